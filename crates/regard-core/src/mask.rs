@@ -1,0 +1,172 @@
+//! Masks: which keys a query sees. Masks commute, and always apply after every score.
+
+mod blocks;
+mod bools;
+mod causal;
+mod documents;
+mod padding;
+mod prefix;
+mod window;
+
+pub use blocks::Blocks;
+pub use bools::Bools;
+pub use causal::Causal;
+pub use documents::Documents;
+pub use padding::Padding;
+pub use prefix::PrefixLm;
+pub use window::Window;
+
+use std::ops::Range;
+
+use crate::{Result, Shape};
+
+/// Lengths of the sequence that a [`Pair`] belongs to, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lens {
+    /// Queries.
+    pub q: u32,
+    /// Keys.
+    pub kv: u32,
+}
+
+/// One (query, key) position, absolute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    /// Index of the sequence in the batch.
+    pub batch: u32,
+    /// Query head.
+    pub head: u32,
+    /// Index of the query, `0..len.q`.
+    pub q: u32,
+    /// Index of the key, `0..len.kv`.
+    pub kv: u32,
+    /// Lengths of this sequence.
+    pub len: Lens,
+}
+
+impl Pair {
+    /// The position of the query among the keys when the last query is level with the last key: `q + Lkv − Lq`.
+    ///
+    /// Negative for the first queries when there are more queries than keys.
+    #[inline(always)]
+    pub fn q_abs(&self) -> i32 {
+        self.abs(self.q)
+    }
+
+    /// [`Pair::q_abs`] of another query of the same sequence.
+    #[inline(always)]
+    pub fn abs(&self, q: u32) -> i32 {
+        q as i32 + self.len.kv as i32 - self.len.q as i32
+    }
+
+    /// The same sequence and head at another position.
+    #[inline(always)]
+    pub fn with(self, q: u32, kv: u32) -> Pair {
+        Pair { q, kv, ..self }
+    }
+}
+
+/// What a mask does to one tile of scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tile {
+    /// No query of the tile sees any key of it: the tile is skipped.
+    Hidden,
+    /// Every query of the tile sees every key of it: the mask is not asked.
+    Clear,
+    /// Ask [`Mask::keep`] for every pair.
+    Mixed,
+}
+
+impl Tile {
+    /// The tile of the intersection of two masks.
+    #[inline]
+    pub fn and(self, other: impl FnOnce() -> Tile) -> Tile {
+        match self {
+            Tile::Hidden => Tile::Hidden,
+            Tile::Clear => other(),
+            Tile::Mixed => match other() {
+                Tile::Hidden => Tile::Hidden,
+                _ => Tile::Mixed,
+            },
+        }
+    }
+}
+
+/// Who is seen: a closure `|p: Pair| -> bool`, one of the masks of this crate, or a tuple of two masks (both must agree).
+///
+/// `keep` is the definition, `tile` the speed. A mask is a pure function of the pair.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a mask",
+    note = "a mask is `Causal`, `Window`, …, a closure `|p: Pair| p.kv <= p.q`, or a tuple of two masks"
+)]
+pub trait Mask: Sync {
+    /// Whether query `p.q` sees key `p.kv`.
+    fn keep(&self, p: Pair) -> bool;
+
+    /// What the mask does to all pairs of two non-empty ranges; `at` tells batch, head and lengths.
+    ///
+    /// [`Tile::Mixed`] is always right; `Hidden` and `Clear` are promises about every pair.
+    fn tile(&self, _q: Range<u32>, _kv: Range<u32>, _at: Pair) -> Tile {
+        Tile::Mixed
+    }
+
+    /// Checks the mask's own sizes against the problem.
+    ///
+    /// # Errors
+    /// When the mask was made for another shape.
+    fn check(&self, _shape: &Shape) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: Fn(Pair) -> bool + Sync> Mask for F {
+    #[inline(always)]
+    fn keep(&self, p: Pair) -> bool {
+        self(p)
+    }
+}
+
+/// Everything is visible.
+impl Mask for () {
+    #[inline(always)]
+    fn keep(&self, _: Pair) -> bool {
+        true
+    }
+
+    fn tile(&self, _: Range<u32>, _: Range<u32>, _: Pair) -> Tile {
+        Tile::Clear
+    }
+}
+
+/// Intersection: visible when both masks agree.
+impl<A: Mask, B: Mask> Mask for (A, B) {
+    #[inline(always)]
+    fn keep(&self, p: Pair) -> bool {
+        self.0.keep(p) & self.1.keep(p)
+    }
+
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        self.0.tile(q.clone(), kv.clone(), at).and(|| self.1.tile(q, kv, at))
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        self.0.check(shape)?;
+        self.1.check(shape)
+    }
+}
+
+/// `None` shows everything.
+impl<M: Mask> Mask for Option<M> {
+    #[inline(always)]
+    fn keep(&self, p: Pair) -> bool {
+        self.as_ref().is_none_or(|m| m.keep(p))
+    }
+
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        self.as_ref().map_or(Tile::Clear, |m| m.tile(q, kv, at))
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        self.as_ref().map_or(Ok(()), |m| m.check(shape))
+    }
+}

@@ -1,0 +1,113 @@
+//! Documents: sequences of any lengths packed end to end, each attending only to itself.
+
+use std::ops::Range;
+
+use crate::mask::{Lens, Mask, Pair, Tile};
+use crate::{Error, Result, Shape};
+
+/// A query sees the keys of its own document, where `inner` shows them; `inner` gets positions and lengths local to the document.
+///
+/// Source: the `cu_seqlens` of variable-length attention, Dao 2023, "FlashAttention-2".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Documents<M = ()> {
+    q_bounds: Vec<u32>,
+    kv_bounds: Vec<u32>,
+    q_doc: Vec<u32>,
+    kv_doc: Vec<u32>,
+    inner: M,
+}
+
+impl<M: Mask> Documents<M> {
+    /// Documents with as many queries as keys: document `i` is `bounds[i]..bounds[i + 1]`, `bounds` starts at 0, does not
+    /// decrease, and ends at the packed length. `inner` masks each document.
+    ///
+    /// # Errors
+    /// When the bounds do not start at 0 or decrease.
+    pub fn new(bounds: &[u32], inner: M) -> Result<Self> {
+        Self::with_keys(bounds, bounds, inner)
+    }
+
+    /// Documents whose numbers of queries and of keys differ: `q_bounds` and `kv_bounds` have the same number of entries.
+    ///
+    /// # Errors
+    /// When bounds do not start at 0, decrease, or differ in number.
+    pub fn with_keys(q_bounds: &[u32], kv_bounds: &[u32], inner: M) -> Result<Self> {
+        let (given, needed) = (kv_bounds.len(), q_bounds.len());
+        crate::shape::same("key documents", "boundaries", given, needed, "as the query documents have")?;
+        let q_doc = documents("query document", q_bounds)?;
+        let kv_doc = documents("key document", kv_bounds)?;
+        Ok(Documents { q_bounds: q_bounds.to_vec(), kv_bounds: kv_bounds.to_vec(), q_doc, kv_doc, inner })
+    }
+
+    /// The same sequence and lengths as `inner` sees them in document `doc`.
+    #[inline(always)]
+    fn local(&self, doc: usize, at: Pair) -> Pair {
+        let (q0, kv0) = (self.q_bounds[doc], self.kv_bounds[doc]);
+        let len = Lens { q: self.q_bounds[doc + 1] - q0, kv: self.kv_bounds[doc + 1] - kv0 };
+        Pair { q: at.q.wrapping_sub(q0), kv: at.kv.wrapping_sub(kv0), len, ..at }
+    }
+}
+
+/// The document of every position.
+fn documents(what: &'static str, bounds: &[u32]) -> Result<Vec<u32>> {
+    if let Some(&first) = bounds.first()
+        && first != 0
+    {
+        return Err(Error::Boundary { what, index: 0, given: first, needed: "0".into() });
+    }
+    let mut doc = Vec::with_capacity(bounds.last().copied().unwrap_or(0) as usize);
+    for (i, pair) in bounds.windows(2).enumerate() {
+        if pair[1] < pair[0] {
+            let needed = format!("at least {}, the one before it", pair[0]);
+            return Err(Error::Boundary { what, index: i + 1, given: pair[1], needed });
+        }
+        doc.resize(pair[1] as usize, i as u32);
+    }
+    Ok(doc)
+}
+
+/// The part of a range inside one document, local to it.
+fn within(range: &Range<u32>, bounds: &[u32], doc: usize) -> Range<u32> {
+    let (start, end) = (bounds[doc], bounds[doc + 1]);
+    range.start.clamp(start, end) - start..range.end.clamp(start, end) - start
+}
+
+impl<M: Mask> Mask for Documents<M> {
+    #[inline(always)]
+    fn keep(&self, p: Pair) -> bool {
+        match (self.q_doc.get(p.q as usize), self.kv_doc.get(p.kv as usize)) {
+            (Some(&q), Some(&kv)) if q == kv => self.inner.keep(self.local(q as usize, p)),
+            _ => false,
+        }
+    }
+
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        let (Some(&first_q), Some(&last_q)) = (self.q_doc.get(q.start as usize), self.q_doc.get(q.end as usize - 1)) else {
+            return Tile::Hidden;
+        };
+        let (Some(&first), Some(&last)) = (self.kv_doc.get(kv.start as usize), self.kv_doc.get(kv.end as usize - 1)) else {
+            return Tile::Hidden;
+        };
+        let (low, high) = (first_q.max(first) as usize, last_q.min(last) as usize);
+        let alone = first_q == last_q && first == last && first_q == first;
+        let mut all = Tile::Hidden;
+        for doc in low..=high {
+            let (q, kv) = (within(&q, &self.q_bounds, doc), within(&kv, &self.kv_bounds, doc));
+            if q.is_empty() || kv.is_empty() {
+                continue;
+            }
+            match self.inner.tile(q, kv, self.local(doc, at)) {
+                Tile::Hidden => {}
+                tile if alone => all = tile,
+                _ => return Tile::Mixed,
+            }
+        }
+        all
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        let why = "the length that the documents must cover";
+        crate::shape::same("query documents", "positions", self.q_doc.len(), shape.q_len, why)?;
+        crate::shape::same("key documents", "positions", self.kv_doc.len(), shape.kv_len, why)
+    }
+}

@@ -1,0 +1,188 @@
+//! Scores: how much a query likes a key, after the dot product and before every mask. Scores compose in order.
+
+mod alibi;
+mod bias;
+mod softcap;
+
+pub use alibi::Alibi;
+pub use bias::Bias;
+pub use softcap::Softcap;
+
+use crate::{Error, Pair, Result, Shape};
+
+/// How much: a closure `|s: f32, p: Pair| -> f32`, one of the scores of this crate, or a tuple of two scores (first, then second).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a score",
+    note = "a score is `Softcap`, `Alibi`, `Bias`, a closure `|s: f32, p: Pair| s`, or a tuple of two scores"
+)]
+pub trait Score: Sync {
+    /// The new score of the pair whose scaled dot product (or earlier score) is `s`.
+    fn score(&self, s: f32, p: Pair) -> f32;
+
+    /// Whether every score stays as it is, so that kernels need not ask.
+    fn is_identity(&self) -> bool {
+        false
+    }
+
+    /// Where this score makes −∞ of a finite score, if anywhere: `[batch, head, query, key]`.
+    fn hides(&self) -> Option<[usize; 4]> {
+        None
+    }
+
+    /// Whether this score makes a finite number of −∞, and would show a hidden key again.
+    fn reveals(&self) -> bool {
+        self.score(f32::NEG_INFINITY, Pair::default()) > f32::NEG_INFINITY
+    }
+
+    /// Checks the score's own sizes against the problem.
+    ///
+    /// # Errors
+    /// When the score was made for another shape, or would show hidden keys again.
+    fn check(&self, _shape: &Shape) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where the gradient of a bias is gathered: `ds` is the gradient of the score right after the bias was added.
+pub trait BiasSink {
+    /// Adds `ds` to the element of the bias that the pair read.
+    fn add(&mut self, p: Pair, ds: f32);
+}
+
+/// A score with a derivative, as the backward pass needs it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no derivative, which the backward pass needs",
+    note = "give a closure its derivative with `with_slope(f, df)`"
+)]
+pub trait Slope: Score {
+    /// The derivative of [`Score::score`] in `s`, at the `s` that went in.
+    fn slope(&self, s: f32, p: Pair) -> f32;
+
+    /// The gradient of `s` from the gradient `ds` of `score(s)`; a bias also adds `ds` to `bias`.
+    #[inline(always)]
+    fn pull(&self, s: f32, p: Pair, ds: f32, _bias: &mut dyn BiasSink) -> f32 {
+        ds * self.slope(s, p)
+    }
+
+    /// The shape of the bias whose gradient is wanted, if any.
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        None
+    }
+}
+
+/// The score stays as it is.
+impl Score for () {
+    #[inline(always)]
+    fn score(&self, s: f32, _: Pair) -> f32 {
+        s
+    }
+
+    fn is_identity(&self) -> bool {
+        true
+    }
+}
+
+impl Slope for () {
+    #[inline(always)]
+    fn slope(&self, _: f32, _: Pair) -> f32 {
+        1.0
+    }
+}
+
+impl<F: Fn(f32, Pair) -> f32 + Sync> Score for F {
+    #[inline(always)]
+    fn score(&self, s: f32, p: Pair) -> f32 {
+        self(s, p)
+    }
+}
+
+/// `A`, then `B`.
+impl<A: Score, B: Score> Score for (A, B) {
+    #[inline(always)]
+    fn score(&self, s: f32, p: Pair) -> f32 {
+        self.1.score(self.0.score(s, p), p)
+    }
+
+    fn is_identity(&self) -> bool {
+        self.0.is_identity() && self.1.is_identity()
+    }
+
+    fn hides(&self) -> Option<[usize; 4]> {
+        self.0.hides().or_else(|| self.1.hides())
+    }
+
+    fn reveals(&self) -> bool {
+        self.0.reveals() || self.1.reveals()
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        self.0.check(shape)?;
+        self.1.check(shape)?;
+        match self.0.hides() {
+            Some(at) if self.1.reveals() => Err(Error::HiddenBeforeSoftcap { at }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<A: Slope, B: Slope> Slope for (A, B) {
+    #[inline(always)]
+    fn slope(&self, s: f32, p: Pair) -> f32 {
+        self.0.slope(s, p) * self.1.slope(self.0.score(s, p), p)
+    }
+
+    #[inline(always)]
+    fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
+        let ds = self.1.pull(self.0.score(s, p), p, ds, bias);
+        self.0.pull(s, p, ds, bias)
+    }
+
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.0.bias_shape().or_else(|| self.1.bias_shape())
+    }
+}
+
+/// A closure and its derivative in `s`; see [`with_slope`].
+#[derive(Clone, Copy, Debug)]
+pub struct WithSlope<F, D> {
+    score: F,
+    slope: D,
+}
+
+/// A score from a closure and its derivative, so that it can go through the backward pass.
+///
+/// ```
+/// use regard_core::{Pair, Score, Slope, with_slope};
+/// let square = with_slope(|s: f32, _: Pair| s * s, |s: f32, _: Pair| 2.0 * s);
+/// assert_eq!(square.score(3.0, Pair::default()), 9.0);
+/// assert_eq!(square.slope(3.0, Pair::default()), 6.0);
+/// ```
+pub fn with_slope<F, D>(score: F, slope: D) -> WithSlope<F, D>
+where
+    F: Fn(f32, Pair) -> f32 + Sync,
+    D: Fn(f32, Pair) -> f32 + Sync,
+{
+    WithSlope { score, slope }
+}
+
+impl<F, D> Score for WithSlope<F, D>
+where
+    F: Fn(f32, Pair) -> f32 + Sync,
+    D: Fn(f32, Pair) -> f32 + Sync,
+{
+    #[inline(always)]
+    fn score(&self, s: f32, p: Pair) -> f32 {
+        (self.score)(s, p)
+    }
+}
+
+impl<F, D> Slope for WithSlope<F, D>
+where
+    F: Fn(f32, Pair) -> f32 + Sync,
+    D: Fn(f32, Pair) -> f32 + Sync,
+{
+    #[inline(always)]
+    fn slope(&self, s: f32, p: Pair) -> f32 {
+        (self.slope)(s, p)
+    }
+}
