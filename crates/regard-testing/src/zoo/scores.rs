@@ -1,0 +1,80 @@
+//! Every score, with its own type, made for given sizes.
+
+use regard_core::{Alibi, Bias, Pair, Shape, Slope, Softcap, View, with_slope};
+
+use crate::array::Array;
+use crate::layout::{Layout, Stored};
+use crate::oracle::BiasTruth;
+use crate::rng::Rng;
+
+/// What is done with each score.
+pub trait VisitScore {
+    /// One score, its name, and what the oracle knows about the gradient of its bias, if it has one.
+    fn score<S: Slope>(&mut self, name: &str, score: &S, bias: Option<BiasTruth<'_>>);
+}
+
+/// A closure sees every score behind a `dyn`.
+impl<F: FnMut(&str, &dyn Slope, Option<BiasTruth<'_>>)> VisitScore for F {
+    fn score<S: Slope>(&mut self, name: &str, score: &S, bias: Option<BiasTruth<'_>>) {
+        self(name, score, bias);
+    }
+}
+
+/// Visits every kind of score, closures and compositions among them, with random contents that belong to `seed`.
+pub fn scores(shape: &Shape, seed: u64, visitor: &mut impl VisitScore) {
+    let mut rng = Rng::new(seed ^ 0xb1a5);
+    let slopes = Alibi::new(shape.q_heads);
+    visitor.score("as it is", &(), None);
+    visitor.score("softcap 5", &Softcap(5.0), None);
+    visitor.score("softcap 50", &Softcap(50.0), None);
+    visitor.score("alibi", &slopes, None);
+    visitor.score("softcap, alibi", &(Softcap(8.0), slopes.clone()), None);
+    closures(&slopes, visitor);
+    biases(shape, &mut rng, visitor);
+    compositions(shape, &slopes, &mut rng, visitor);
+}
+
+fn closures(slopes: &Alibi, visitor: &mut impl VisitScore) {
+    let bend = with_slope(|s: f32, _: Pair| s + 0.5 * s.sin(), |s: f32, _: Pair| 1.0 + 0.5 * s.cos());
+    let relative =
+        with_slope(|s: f32, p: Pair| 0.75 * s - 0.03 * (p.q_abs() - p.kv as i32).abs().min(16) as f32, |_: f32, _: Pair| 0.75);
+    visitor.score("closure: bend", &bend, None);
+    visitor.score("closure: relative position", &relative, None);
+    visitor.score("closure, softcap, alibi", &((relative, Softcap(6.0)), slopes.clone()), None);
+}
+
+/// A bias alone, repeated along different axes, in different layouts, and with −∞ in it.
+fn biases(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitScore) {
+    let [b, h, q, kv] = shape.scores();
+    for sizes in [[b, h, q, kv], [1, h, q, kv], [b, 1, 1, kv], [1, 1, q, 1], [1, h, 1, 1], [1, 1, 1, 1]] {
+        let layout = rng.pick(&Layout::ALL);
+        let bias = Stored::new(&Array::from_fn(sizes, |_| rng.normal()), layout);
+        let truth = BiasTruth { shape: sizes, through: &|_, _| 1.0 };
+        visitor.score(&format!("bias {sizes:?} {layout:?}"), &Bias::new(bias.view()).with_gradient(), Some(truth));
+    }
+    let holes = Array::from_fn([1, 1, q, kv], |_| if rng.chance(0.3) { f64::NEG_INFINITY } else { rng.normal() });
+    let holes = Stored::new(&holes, Layout::Contiguous);
+    let truth = BiasTruth { shape: [1, 1, q, kv], through: &|_, _| 1.0 };
+    visitor.score("bias that hides", &Bias::new(holes.view()).with_gradient(), Some(truth));
+}
+
+/// A bias before and after others, and without a gradient.
+fn compositions(shape: &Shape, slopes: &Alibi, rng: &mut Rng, visitor: &mut impl VisitScore) {
+    let [_, h, q, kv] = shape.scores();
+    let sizes = [1, h, q, kv];
+    let data: Vec<f32> = (0..h * q * kv).map(|_| (3.0 * rng.normal()) as f32).collect();
+    let array = View::new(&data, sizes).expect("a slice of its shape");
+    let bias = Bias::new(array);
+    let cap = 4.0;
+    // d/db cap·tanh((s + b)/cap) = 1 − tanh²((s + b)/cap)
+    let through_cap = |s: f64, p: Pair| {
+        let b = array.at([0, p.head as usize, p.q as usize, p.kv as usize]);
+        1.0 - ((s + f64::from(b)) / f64::from(cap)).tanh().powi(2)
+    };
+    visitor.score("bias without gradient", &bias, None);
+    let truth = || BiasTruth { shape: sizes, through: &|_, _| 1.0 };
+    visitor.score("softcap, bias", &(Softcap(cap), bias.with_gradient()), Some(truth()));
+    let last = BiasTruth { shape: sizes, through: &through_cap };
+    visitor.score("bias, softcap", &(bias.with_gradient(), Softcap(cap)), Some(last));
+    visitor.score("alibi, bias", &(slopes.clone(), bias.with_gradient()), Some(truth()));
+}
