@@ -1,0 +1,103 @@
+//! Which instruction set: detected once, forced by `REGARD_KERNEL`, entered in one place. Unsafe room 2.
+
+use std::sync::OnceLock;
+
+use regard_core::{Error, Result};
+
+use crate::simd::{Task, Vector, scalar::Scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{avx2::Avx2, avx512::Avx512};
+
+/// An instruction set that this machine has. Made by [`Kernel::available`], [`Kernel::best`] and [`Kernel::named`] only.
+#[derive(Clone, Copy)]
+pub struct Kernel(Set);
+
+#[derive(Clone, Copy)]
+enum Set {
+    Scalar(Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+impl Kernel {
+    /// Those that this machine can run, best first; never empty.
+    pub fn available() -> Vec<Kernel> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            sets.extend(Avx512::detect().map(Set::Avx512));
+            sets.extend(Avx2::detect().map(Set::Avx2));
+        }
+        sets.push(Set::Scalar(Scalar));
+        sets.into_iter().map(Kernel).collect()
+    }
+
+    /// The best available, or the one that the environment variable `REGARD_KERNEL` names. Decided once.
+    ///
+    /// # Errors
+    /// When the variable names a kernel that is not available.
+    pub fn best() -> Result<Kernel> {
+        static BEST: OnceLock<Result<Kernel>> = OnceLock::new();
+        let choose = || match std::env::var("REGARD_KERNEL") {
+            Ok(name) => Kernel::named(&name),
+            Err(_) => Ok(Kernel::available()[0]),
+        };
+        BEST.get_or_init(choose).clone()
+    }
+
+    /// The kernel of that name: `"avx512"`, `"avx2"` or `"scalar"`.
+    ///
+    /// # Errors
+    /// When there is none of that name, or this machine cannot run it.
+    pub fn named(name: &str) -> Result<Kernel> {
+        let all = Kernel::available();
+        let found = all.iter().find(|k| k.name() == name).copied();
+        let names = || all.iter().map(|k| k.name()).collect::<Vec<_>>().join(", ");
+        found.ok_or_else(|| Error::Kernel { given: name.to_owned(), available: names() })
+    }
+
+    /// The name users see.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Numbers in a vector.
+    pub(crate) fn lanes(self) -> usize {
+        struct Lanes;
+        impl Task for Lanes {
+            type Out = usize;
+
+            #[inline(always)]
+            fn run<V: Vector>(self, _: V) -> usize {
+                V::LANES
+            }
+        }
+        self.run(Lanes)
+    }
+
+    /// Runs a task compiled for this instruction set: the one table.
+    #[inline]
+    pub(crate) fn run<T: Task>(self, task: T) -> T::Out {
+        match self.0 {
+            Set::Scalar(v) => v.call(task),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(v) => v.call(task),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(v) => v.call(task),
+        }
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}

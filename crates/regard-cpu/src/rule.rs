@@ -1,0 +1,146 @@
+//! Masks and scores on a tile: generic at the door, dyn at the tile.
+
+use std::ops::Range;
+
+use regard_core::{BiasSink, Mask, Pair, Score, Slope, Tile};
+
+use crate::Kernel;
+use crate::simd::{Task, Vector};
+
+/// The part of a tile of scores that belongs to one head: element `(key j, lane i)` is `s[j · width + i]`.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    /// Lanes of this head, `lanes.len()` queries that follow each other.
+    pub lanes: Range<usize>,
+    /// Lanes of the whole tile.
+    pub width: usize,
+    /// Keys that follow each other.
+    pub keys: usize,
+    /// The first query and the first key.
+    pub at: Pair,
+}
+
+/// What a kernel asks of the mask and the scores: called for [`Tile::Mixed`] tiles, and for all where scores are not the identity.
+pub trait TileRule: Sync {
+    /// What the mask does to a tile.
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile;
+
+    /// Whether scores change.
+    fn has_score(&self) -> bool;
+
+    /// `s ← score(s)`, then `s ← −∞` where hidden, if `mask`.
+    fn apply(&self, kernel: Kernel, s: &mut [f32], patch: &Patch, mask: bool);
+}
+
+/// A rule whose scores have derivatives.
+pub trait SlopeRule: TileRule {
+    /// `ds ← ds · d score/ds` at the raw scores `s`; a bias that wants its gradient adds to `bias`. Where `ds` is 0 it stays 0.
+    fn pull(&self, kernel: Kernel, s: &[f32], ds: &mut [f32], patch: &Patch, bias: &mut dyn BiasSink);
+
+    /// The shape of the bias whose gradient is wanted, if any.
+    fn bias_shape(&self) -> Option<[usize; 4]>;
+}
+
+/// The rule of a mask and a score, compiled for each instruction set.
+#[derive(Debug)]
+pub struct Rule<'a, M, S> {
+    /// Who is seen.
+    pub mask: &'a M,
+    /// How much.
+    pub score: &'a S,
+}
+
+impl<M, S> Clone for Rule<'_, M, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M, S> Copy for Rule<'_, M, S> {}
+
+impl<M: Mask, S: Score> TileRule for Rule<'_, M, S> {
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        self.mask.tile(q, kv, at)
+    }
+
+    fn has_score(&self) -> bool {
+        !self.score.is_identity()
+    }
+
+    fn apply(&self, kernel: Kernel, s: &mut [f32], patch: &Patch, mask: bool) {
+        kernel.run(Apply { rule: *self, s, patch, mask });
+    }
+}
+
+impl<M: Mask, S: Slope> SlopeRule for Rule<'_, M, S> {
+    fn pull(&self, kernel: Kernel, s: &[f32], ds: &mut [f32], patch: &Patch, bias: &mut dyn BiasSink) {
+        kernel.run(Pull { score: self.score, s, ds, patch, bias });
+    }
+
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.score.bias_shape()
+    }
+}
+
+struct Apply<'a, M, S> {
+    rule: Rule<'a, M, S>,
+    s: &'a mut [f32],
+    patch: &'a Patch,
+    mask: bool,
+}
+
+impl<M: Mask, S: Score> Task for Apply<'_, M, S> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) {
+        let Apply { rule: Rule { mask, score }, s, patch, mask: masked } = self;
+        let scored = !score.is_identity();
+        for (j, row) in s.chunks_mut(patch.width).take(patch.keys).enumerate() {
+            let (row, kv) = (&mut row[patch.lanes.clone()], patch.at.kv + j as u32);
+            if scored {
+                for (i, s) in row.iter_mut().enumerate() {
+                    *s = score.score(*s, patch.at.with(patch.at.q + i as u32, kv));
+                }
+            }
+            if masked {
+                for (i, s) in row.iter_mut().enumerate() {
+                    let keep = u32::from(mask.keep(patch.at.with(patch.at.q + i as u32, kv))).wrapping_neg();
+                    // A select on bits, not an added −∞: a hidden score may be NaN or +∞.
+                    *s = f32::from_bits((s.to_bits() & keep) | (f32::NEG_INFINITY.to_bits() & !keep));
+                }
+            }
+        }
+    }
+}
+
+struct Pull<'a, S> {
+    score: &'a S,
+    s: &'a [f32],
+    ds: &'a mut [f32],
+    patch: &'a Patch,
+    bias: &'a mut dyn BiasSink,
+}
+
+impl<S: Slope> Task for Pull<'_, S> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) {
+        let Pull { score, s, ds, patch, bias } = self;
+        let gathers = score.bias_shape().is_some();
+        let rows = s.chunks(patch.width).zip(ds.chunks_mut(patch.width));
+        for (j, (s, ds)) in rows.take(patch.keys).enumerate() {
+            let (s, ds, kv) = (&s[patch.lanes.clone()], &mut ds[patch.lanes.clone()], patch.at.kv + j as u32);
+            for (i, (s, ds)) in s.iter().zip(ds).enumerate() {
+                let p = patch.at.with(patch.at.q + i as u32, kv);
+                let pulled = match (gathers, *ds == 0.0) {
+                    (_, true) => 0.0,
+                    (true, _) => score.pull(*s, p, *ds, bias),
+                    (false, _) => *ds * score.slope(*s, p),
+                };
+                *ds = pulled;
+            }
+        }
+    }
+}

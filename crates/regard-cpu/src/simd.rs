@@ -1,0 +1,86 @@
+//! What a kernel may ask of a vector of f32, and the instruction sets that answer. Unsafe room 1.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod product;
+pub(crate) mod scalar;
+
+pub(crate) use product::Product;
+
+/// A piece of work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
+pub(crate) trait Task {
+    /// What the work returns.
+    type Out;
+
+    /// Does the work with the vectors of `v`.
+    fn run<V: Vector>(self, v: V) -> Self::Out;
+}
+
+/// Vectors of one instruction set. Holding a value is the proof that the machine has it.
+pub(crate) trait Vector: Copy + Send + Sync {
+    /// `LANES` numbers.
+    type F: Copy;
+
+    /// Numbers in a vector; divides [`crate::ROWS`].
+    const LANES: usize;
+
+    /// Vectors side by side in a block of a matrix product, so that its accumulators fill the registers.
+    const PANEL: usize;
+
+    /// Runs a task as a function of its own, compiled for this instruction set.
+    fn call<T: Task>(self, task: T) -> T::Out;
+
+    /// Every lane is `x`.
+    fn splat(self, x: f32) -> Self::F;
+
+    /// # Safety
+    /// `from` is valid for reading `LANES` numbers.
+    unsafe fn load_raw(self, from: *const f32) -> Self::F;
+
+    /// # Safety
+    /// `to` is valid for writing `LANES` numbers.
+    unsafe fn store_raw(self, x: Self::F, to: *mut f32);
+
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a − b`
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a · b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `a · b + c`
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    /// The larger of the two; `b` where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `x < limit ? a : b`, lane by lane; `b` where `x` is NaN.
+    fn select_below(self, x: Self::F, limit: Self::F, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `x = 0 ? a : b`, lane by lane.
+    fn select_zero(self, x: Self::F, a: Self::F, b: Self::F) -> Self::F;
+
+    /// `2ⁿ` where the low bits of `x` hold the integer `n`, −126 ≤ n ≤ 127, as they do after adding 1.5·2²³ to it.
+    fn exponent(self, x: Self::F) -> Self::F;
+
+    /// The first `LANES` numbers of a slice.
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::F {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: the slice holds `LANES` numbers.
+        unsafe { self.load_raw(from.as_ptr()) }
+    }
+
+    /// Writes the first `LANES` numbers of a slice.
+    #[inline(always)]
+    fn store(self, x: Self::F, to: &mut [f32]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the slice holds `LANES` numbers.
+        unsafe { self.store_raw(x, to.as_mut_ptr()) }
+    }
+}

@@ -1,0 +1,106 @@
+//! AVX2 with FMA: eight lanes, sixteen registers.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{Task, Vector};
+
+/// Made by [`Avx2::detect`] only: holding one is the proof that the machine has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The token, on machines that have the instructions.
+    pub(crate) fn detect() -> Option<Avx2> {
+        let present = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        present.then_some(Avx2(()))
+    }
+}
+
+/// Compiles a task, and all that is inlined into it, for this instruction set.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn compiled<T: Task>(v: Avx2, task: T) -> T::Out {
+    task.run(v)
+}
+
+// Every block below calls instructions of AVX2, FMA and F16C, which the token proves that the machine has.
+impl Vector for Avx2 {
+    type F = __m256;
+    const LANES: usize = 8;
+    const PANEL: usize = 2;
+
+    #[inline(always)]
+    fn call<T: Task>(self, task: T) -> T::Out {
+        // SAFETY: the token proves that the machine has the instructions.
+        unsafe { compiled(self, task) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_raw(self, from: *const f32) -> __m256 {
+        // SAFETY: proven by the token; the caller promises 8 numbers, at any alignment.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_raw(self, x: __m256, to: *mut f32) {
+        // SAFETY: proven by the token; the caller promises room for 8 numbers, at any alignment.
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn select_below(self, x: __m256, limit: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_blendv_ps(b, a, _mm256_cmp_ps::<_CMP_LT_OQ>(x, limit)) }
+    }
+
+    #[inline(always)]
+    fn select_zero(self, x: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe { _mm256_blendv_ps(b, a, _mm256_cmp_ps::<_CMP_EQ_OQ>(x, _mm256_setzero_ps())) }
+    }
+
+    #[inline(always)]
+    fn exponent(self, x: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe {
+            let bits = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
+            _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3F80_0000)))
+        }
+    }
+}

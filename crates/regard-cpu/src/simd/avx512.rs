@@ -1,0 +1,110 @@
+//! AVX-512: sixteen lanes, thirty-two registers.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{Task, Vector};
+
+/// Made by [`Avx512::detect`] only: holding one is the proof that the machine has AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The token, on machines that have the instructions.
+    pub(crate) fn detect() -> Option<Avx512> {
+        let present = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && super::avx2::Avx2::detect().is_some();
+        present.then_some(Avx512(()))
+    }
+}
+
+/// Compiles a task, and all that is inlined into it, for this instruction set.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn compiled<T: Task>(v: Avx512, task: T) -> T::Out {
+    task.run(v)
+}
+
+// Every block below calls instructions of AVX-512 F, BW, DQ and VL, which the token proves that the machine has.
+impl Vector for Avx512 {
+    type F = __m512;
+    const LANES: usize = 16;
+    const PANEL: usize = 4;
+
+    #[inline(always)]
+    fn call<T: Task>(self, task: T) -> T::Out {
+        // SAFETY: the token proves that the machine has the instructions.
+        unsafe { compiled(self, task) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_raw(self, from: *const f32) -> __m512 {
+        // SAFETY: proven by the token; the caller promises 16 numbers, at any alignment.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_raw(self, x: __m512, to: *mut f32) {
+        // SAFETY: proven by the token; the caller promises room for 16 numbers, at any alignment.
+        unsafe { _mm512_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn select_below(self, x: __m512, limit: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, limit), b, a) }
+    }
+
+    #[inline(always)]
+    fn select_zero(self, x: __m512, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(x, _mm512_setzero_ps()), b, a) }
+    }
+
+    #[inline(always)]
+    fn exponent(self, x: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe {
+            let bits = _mm512_slli_epi32::<23>(_mm512_castps_si512(x));
+            _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3F80_0000)))
+        }
+    }
+}

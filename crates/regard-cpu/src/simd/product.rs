@@ -1,0 +1,140 @@
+//! The one matrix product that attention is made of.
+#![allow(unsafe_code)]
+
+use super::{Task, Vector};
+
+/// `C = A·B`, or `C += A·B`, where `C` is `[m, n]`, `A` is `[m, k]` with any strides and `B` is `[k, n]`, rows of both dense.
+///
+/// Every element of `C` is one chain of multiply-adds in order of `k`, whatever the block it falls in: the same bits for any
+/// `m` and `n`. `A` is read one number at a time, so keys and values need no packing.
+pub(crate) struct Product<'a> {
+    /// `[m, k]`: element `(i, j)` is `a[i · a_row + j · a_column]`.
+    pub(crate) a: &'a [f32],
+    pub(crate) a_row: usize,
+    pub(crate) a_column: usize,
+    /// `[k, n]`: rows `b_row` apart.
+    pub(crate) b: &'a [f32],
+    pub(crate) b_row: usize,
+    /// `[m, n]`: rows `c_row` apart.
+    pub(crate) c: &'a mut [f32],
+    pub(crate) c_row: usize,
+    pub(crate) m: usize,
+    /// A multiple of the lanes.
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    /// Whether to add to what `C` holds.
+    pub(crate) add: bool,
+    /// Whether a factor of zero hides the other factor, even NaN: exact, and slow.
+    pub(crate) careful: bool,
+}
+
+impl Product<'_> {
+    /// Checks that every index stays inside its slice.
+    #[inline(always)]
+    fn check(&self, lanes: usize) {
+        let Product { m, n, k, .. } = *self;
+        assert!(n.is_multiple_of(lanes) && self.c.len() >= (m - 1) * self.c_row + n);
+        if k > 0 {
+            assert!(self.a.len() > (m - 1) * self.a_row + (k - 1) * self.a_column);
+            assert!(self.b.len() >= (k - 1) * self.b_row + n);
+        }
+    }
+
+    /// Columns `j..j + P·LANES`, all rows, in blocks as tall as the registers allow.
+    #[inline(always)]
+    fn panel<V: Vector, const P: usize>(&mut self, v: V, j: usize) {
+        let mut i = 0;
+        while i < self.m {
+            i += match self.m - i {
+                12.. if P == 1 => self.block::<V, P, 12>(v, i, j),
+                6.. => self.block::<V, P, 6>(v, i, j),
+                4.. => self.block::<V, P, 4>(v, i, j),
+                2.. => self.block::<V, P, 2>(v, i, j),
+                _ => self.block::<V, P, 1>(v, i, j),
+            }
+        }
+    }
+
+    /// Rows `i..i + R` of columns `j..j + P·LANES`, in registers. Returns `R`.
+    #[inline(always)]
+    fn block<V: Vector, const P: usize, const R: usize>(&mut self, v: V, i: usize, j: usize) -> usize {
+        debug_assert!(i + R <= self.m && j + P * V::LANES <= self.n);
+        let mut sum = [[v.splat(0.0); P]; R];
+        // SAFETY: `i + R <= m` and `j + P·LANES <= n`, and `check` found every such index inside its slice.
+        unsafe {
+            let c = self.c.as_mut_ptr().add(i * self.c_row + j);
+            if self.add {
+                for (r, row) in sum.iter_mut().enumerate() {
+                    for (p, x) in row.iter_mut().enumerate() {
+                        *x = v.load_raw(c.add(r * self.c_row + p * V::LANES));
+                    }
+                }
+            }
+            let mut a = self.a.as_ptr().wrapping_add(i * self.a_row);
+            let mut b = self.b.as_ptr().wrapping_add(j);
+            for _ in 0..self.k {
+                let mut row = [v.splat(0.0); P];
+                for (p, x) in row.iter_mut().enumerate() {
+                    *x = v.load_raw(b.add(p * V::LANES));
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    let x = v.splat(*a.add(r * self.a_row));
+                    for (s, &y) in sum.iter_mut().zip(&row) {
+                        *s = v.mul_add(x, y, *s); // C += a ⊗ b
+                    }
+                }
+                a = a.wrapping_add(self.a_column);
+                b = b.wrapping_add(self.b_row);
+            }
+            for (r, row) in sum.iter().enumerate() {
+                for (p, &x) in row.iter().enumerate() {
+                    v.store_raw(x, c.add(r * self.c_row + p * V::LANES));
+                }
+            }
+        }
+        R
+    }
+
+    /// The same chains, skipping every step with a factor of zero.
+    #[inline(always)]
+    fn careful<V: Vector>(&mut self, v: V) {
+        for i in 0..self.m {
+            for j in (0..self.n).step_by(V::LANES) {
+                let c = &mut self.c[i * self.c_row + j..];
+                let mut sum = if self.add { v.load(c) } else { v.splat(0.0) };
+                for k in 0..self.k {
+                    let x = v.splat(self.a[i * self.a_row + k * self.a_column]);
+                    let y = v.load(&self.b[k * self.b_row + j..]);
+                    let next = v.mul_add(x, y, sum);
+                    sum = v.select_zero(x, sum, v.select_zero(y, sum, next));
+                }
+                v.store(sum, c);
+            }
+        }
+    }
+}
+
+impl Task for Product<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(mut self, v: V) {
+        if self.m == 0 || self.n == 0 {
+            return;
+        }
+        self.check(V::LANES);
+        if self.careful {
+            return self.careful(v);
+        }
+        let mut j = 0;
+        while j < self.n {
+            match ((self.n - j) / V::LANES).min(V::PANEL) {
+                4 => self.panel::<V, 4>(v, j),
+                3 => self.panel::<V, 3>(v, j),
+                2 => self.panel::<V, 2>(v, j),
+                _ => self.panel::<V, 1>(v, j),
+            }
+            j += ((self.n - j) / V::LANES).min(V::PANEL) * V::LANES;
+        }
+    }
+}
