@@ -1,0 +1,190 @@
+//! Attention bound to its data: checked, with a kernel chosen, ready to run.
+
+use regard_core::{Dropout, Element, Error, Kv, Mask, Result, Score, Shape, Slope, Tensor, View, ViewMut};
+use regard_cpu::{Gradients, Kernel, Problem, Rule, Upstream};
+
+use crate::{Attention, Cost};
+
+/// The result of the forward pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output<T> {
+    /// `[batch, q_heads, q_len, value_dim]`; zeros where a query sees nothing.
+    pub out: Tensor<T>,
+    /// Natural log of the softmax denominator, sinks included, `[batch, q_heads, q_len, 1]`; −∞ where a query sees nothing.
+    pub lse: Tensor<f32>,
+}
+
+/// The result of the backward pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grads<T> {
+    /// Gradient of the queries, in their shape.
+    pub dq: Tensor<T>,
+    /// Gradient of the keys, `[batch, kv_heads, kv_len, head_dim]`, summed over the query heads that share them. For a paged
+    /// cache, `kv_len` is that of the longest sequence, and the rest of the others is zero.
+    pub dk: Tensor<T>,
+    /// Gradient of the values, `[batch, kv_heads, kv_len, value_dim]`, likewise.
+    pub dv: Tensor<T>,
+    /// Gradient of a [`Bias::with_gradient`](regard_core::Bias::with_gradient), in its shape.
+    pub dbias: Option<Tensor<f32>>,
+    /// Gradient of the sinks, one for each query head, where there are sinks.
+    pub dsinks: Option<Vec<f32>>,
+}
+
+/// One attention problem whose arguments fit together, with the kernel that will compute it.
+///
+/// ```
+/// use regard::{Attention, Causal, View};
+///
+/// let x: Vec<f32> = (0..2 * 100 * 16).map(|i| (i as f32).sin()).collect();
+/// let x = View::new(&x, [1, 2, 100, 16])?;
+/// let attention = Attention::new().mask(Causal::UpperLeft);
+/// let plan = attention.plan(x, (x, x))?;
+/// println!("{}: {}", plan.kernel(), plan.why());
+/// println!("{:?}", plan.cost());
+/// let output = plan.forward()?;
+/// let grads = plan.backward(&output, x)?; // with x as the gradient of the output
+/// assert_eq!(grads.dq.shape(), [1, 2, 100, 16]);
+/// # Ok::<(), regard::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Plan<'a, T, M, S> {
+    problem: Problem<'a, T>,
+    rule: Rule<'a, M, S>,
+    /// Who chose the kernel.
+    choice: Choice,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Best,
+    Variable,
+    Caller,
+}
+
+impl<'a, T: Element, M: Mask, S: Score> Plan<'a, T, M, S> {
+    pub(crate) fn new(attention: &'a Attention<M, S>, q: View<'a, T>, kv: Kv<'a, T>) -> Result<Self> {
+        let shape = Shape::of(&q, &kv)?;
+        attention.mask.check(&shape)?;
+        attention.score.check(&shape)?;
+        let scale = attention.scale.unwrap_or(1.0 / (shape.head_dim.max(1) as f32).sqrt());
+        if !scale.is_finite() {
+            return Err(Error::Value { what: "scale", given: scale.into(), needed: "finite" });
+        }
+        let sinks = attention.sinks.as_deref();
+        check_sinks(sinks, &shape)?;
+        let dropout = attention.dropout.map(|(p, seed)| Dropout::new(p, seed)).transpose()?;
+        let (kernel, choice) = match &attention.kernel {
+            Some(name) => (Kernel::named(name)?, Choice::Caller),
+            None if std::env::var_os("REGARD_KERNEL").is_some() => (Kernel::best()?, Choice::Variable),
+            None => (Kernel::best()?, Choice::Best),
+        };
+        let problem = Problem { shape, q, kv, scale, sinks: sinks.unwrap_or_default(), dropout, kernel };
+        Ok(Plan { problem, rule: Rule { mask: &attention.mask, score: &attention.score }, choice })
+    }
+
+    /// The sizes of the problem.
+    pub fn shape(&self) -> &Shape {
+        &self.problem.shape
+    }
+
+    /// The kernel that will run: one of [`kernels`](crate::kernels).
+    pub fn kernel(&self) -> &'static str {
+        self.problem.kernel.name()
+    }
+
+    /// In one sentence, why that kernel, and how it will share out the work.
+    pub fn why(&self) -> String {
+        let chosen = match self.choice {
+            Choice::Best => "the widest instructions of this machine",
+            Choice::Variable => "named by REGARD_KERNEL",
+            Choice::Caller => "asked for by name",
+        };
+        let (blocks, threads) = (regard_cpu::row_blocks(&self.problem.shape), rayon::current_num_threads());
+        let (blocks, of) = (blocks, if blocks == 1 { "block" } else { "blocks" });
+        match regard_cpu::splits_keys(&self.problem.shape) {
+            true => format!("{chosen}; {blocks} {of} of query rows for {threads} threads, so the keys are shared out too"),
+            false => format!("{chosen}; {blocks} {of} of query rows shared out over {threads} threads"),
+        }
+    }
+
+    /// What the passes will cost: operations, bytes, tiles. Asks the mask about every tile, and computes nothing.
+    pub fn cost(&self) -> Cost {
+        Cost::of(&self.problem, &self.rule)
+    }
+
+    /// Computes the output and its log-sum-exp.
+    ///
+    /// # Errors
+    /// When the output is larger than the machine can address.
+    pub fn forward(&self) -> Result<Output<T>> {
+        let shape = &self.problem.shape;
+        let mut output = Output { out: Tensor::zeros(shape.out())?, lse: Tensor::zeros(lse_shape(shape))? };
+        self.forward_into(output.out.view_mut(), output.lse.view_mut())?;
+        Ok(output)
+    }
+
+    /// As [`Plan::forward`], into memory of yours, of any strides: `out` `[batch, q_heads, q_len, value_dim]` and `lse`
+    /// `[batch, q_heads, q_len, 1]`. Every element is written, whatever it held.
+    ///
+    /// # Errors
+    /// When a shape differs.
+    pub fn forward_into(&self, out: ViewMut<'_, T>, lse: ViewMut<'_, f32>) -> Result<()> {
+        expect("output", out.shape(), self.problem.shape.out())?;
+        expect("log-sum-exp", lse.shape(), lse_shape(&self.problem.shape))?;
+        regard_cpu::forward(&self.problem, &self.rule, out, lse);
+        Ok(())
+    }
+}
+
+impl<T: Element, M: Mask, S: Slope> Plan<'_, T, M, S> {
+    /// Computes every gradient of `Σ d_out · out`, from the output of [`Plan::forward`]; `d_out` has its shape.
+    ///
+    /// Source: Dao 2023, "FlashAttention-2", Algorithm 2.
+    ///
+    /// # Errors
+    /// When the output or its gradient is not of this problem's shape.
+    pub fn backward(&self, output: &Output<T>, d_out: View<'_, T>) -> Result<Grads<T>> {
+        let shape = &self.problem.shape;
+        expect("output", output.out.shape(), shape.out())?;
+        expect("log-sum-exp", output.lse.shape(), lse_shape(shape))?;
+        expect("gradient of the output", d_out.shape(), shape.out())?;
+        let kv = |dim| Tensor::zeros([shape.batch, shape.kv_heads, shape.kv_len, dim]);
+        let mut grads = Grads {
+            dq: Tensor::zeros(self.problem.q.shape())?,
+            dk: kv(shape.head_dim)?,
+            dv: kv(shape.value_dim)?,
+            dbias: self.rule.score.bias_shape().map(Tensor::zeros).transpose()?,
+            dsinks: (!self.problem.sinks.is_empty()).then(|| vec![0.0; shape.q_heads]),
+        };
+        let gradients = Gradients {
+            dq: grads.dq.view_mut(),
+            dk: grads.dk.view_mut(),
+            dv: grads.dv.view_mut(),
+            dbias: grads.dbias.as_mut().map(Tensor::data_mut).unwrap_or_default(),
+            dsinks: grads.dsinks.as_deref_mut().unwrap_or_default(),
+        };
+        let up = Upstream { out: output.out.view(), lse: output.lse.data(), d_out };
+        regard_cpu::backward(&self.problem, &self.rule, up, gradients);
+        Ok(grads)
+    }
+}
+
+fn lse_shape(shape: &Shape) -> [usize; 4] {
+    [shape.batch, shape.q_heads, shape.q_len, 1]
+}
+
+fn expect(what: &'static str, given: [usize; 4], needed: [usize; 4]) -> Result<()> {
+    if given == needed { Ok(()) } else { Err(Error::Shape { what, given, needed }) }
+}
+
+fn check_sinks(sinks: Option<&[f32]>, shape: &Shape) -> Result<()> {
+    let Some(sinks) = sinks else { return Ok(()) };
+    if sinks.len() != shape.q_heads {
+        let (given, needed) = (sinks.len(), shape.q_heads);
+        return Err(Error::Size { what: "sinks", dim: "logits", given, needed, why: "one for each query head" });
+    }
+    match sinks.iter().find(|s| s.is_nan() || **s == f32::INFINITY) {
+        Some(&bad) => Err(Error::Value { what: "a sink", given: bad.into(), needed: "finite or −∞" }),
+        None => Ok(()),
+    }
+}

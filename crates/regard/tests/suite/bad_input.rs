@@ -1,0 +1,178 @@
+//! Arguments that do not fit: each refused with a text that names it, what it got and what it needs.
+
+use regard::{
+    Alibi, Attention, Bias, Blocks, Bools, Causal, Documents, Error, Mask, Output, Padding, Pair, PrefixLm, Score, Softcap, Tensor,
+    View, ViewMut, sdpa, with_slope,
+};
+
+const DATA: [f32; 4096] = [0.25; 4096];
+
+fn view(shape: [usize; 4]) -> View<'static, f32> {
+    View::new(&DATA, shape).unwrap()
+}
+
+/// The text of the refusal of `q`, `k` and `v` of these shapes.
+fn refuse(q: [usize; 4], k: [usize; 4], v: [usize; 4]) -> String {
+    sdpa(view(q), view(k), view(v), ()).unwrap_err().to_string()
+}
+
+#[test]
+fn shapes_that_do_not_fit_together() {
+    let q = [2, 6, 3, 8];
+    let cases = [
+        (
+            [2, 4, 5, 8],
+            [2, 4, 5, 8],
+            "query has 6 heads and keys have 4: the number of query heads must be a multiple of the number of KV heads",
+        ),
+        (
+            [2, 0, 5, 8],
+            [2, 0, 5, 8],
+            "query has 6 heads and keys have 0: the number of query heads must be a multiple of the number of KV heads",
+        ),
+        ([1, 6, 5, 8], [1, 6, 5, 8], "keys has 1 sequences and needs 2, as the query has"),
+        ([2, 6, 5, 7], [2, 6, 5, 8], "keys has 7 elements in each head and needs 8, as the query has"),
+        ([2, 6, 5, 8], [1, 6, 5, 8], "values has 1 sequences and needs 2, as the keys have"),
+        ([2, 6, 5, 8], [2, 3, 5, 8], "values has 3 heads and needs 6, as the keys have"),
+        ([2, 6, 5, 8], [2, 6, 4, 8], "values has 4 positions and needs 5, as the keys have"),
+    ];
+    for (k, v, text) in cases {
+        assert_eq!(refuse(q, k, v), text);
+    }
+}
+
+#[test]
+fn views_that_leave_their_slice() {
+    let short = View::new(&DATA[..10], [1, 1, 3, 4]).unwrap_err().to_string();
+    assert_eq!(short, "view needs 12 elements for shape [1, 1, 3, 4] with strides [12, 12, 4, 1], and its slice has 10");
+    let before = View::strided(&DATA, 3, [1, 1, 3, 4], [0, 0, -4, 1]).unwrap_err().to_string();
+    assert!(before.contains("reaches before the start of its slice"), "{before}");
+    let far = View::strided(&DATA, 0, [1, 1, 3, 4], [0, 0, isize::MAX, 1]).unwrap_err().to_string();
+    assert!(far.contains("its slice has 4096"), "{far}");
+    let huge = View::new(&DATA, [usize::MAX, 2, 2, 2]).unwrap_err().to_string();
+    assert!(huge.contains("more elements than the machine can address"), "{huge}");
+    assert!(View::strided(&DATA, usize::MAX, [1, 1, 1, 1], [0; 4]).is_err());
+    assert!(Tensor::<f32>::zeros([1 << 20, 1 << 20, 1 << 20, 1 << 20]).is_err());
+    assert!(Tensor::from_vec(vec![0f32; 5], [1, 1, 2, 3]).unwrap_err().to_string().contains("tensor has 5 elements and needs 6"));
+    assert!(view([1, 2, 3, 4]).slice(2, 1..5).unwrap_err().to_string().contains("range 1..5 leaves axis 2, which has 3 elements"));
+    assert!(view([1, 2, 3, 4]).slice(4, 0..1).is_err() && view([1, 2, 3, 4]).permute([0, 1, 1, 3]).is_err());
+}
+
+#[test]
+fn mutable_views_that_overlap() {
+    let mut data = [0f32; 64];
+    let broadcast = ViewMut::strided(&mut data, 0, [1, 2, 3, 4], [0, 0, 4, 1]).unwrap_err().to_string();
+    assert!(broadcast.contains("names some element twice"), "{broadcast}");
+    assert!(ViewMut::strided(&mut data, 0, [1, 1, 3, 4], [0, 0, 3, 1]).is_err(), "rows that share their ends");
+    assert!(ViewMut::strided(&mut data, 0, [2, 1, 3, 4], [12, 99, 4, 1]).is_ok(), "an axis of one element may have any stride");
+    assert!(ViewMut::strided(&mut data, 63, [1, 1, 8, 8], [0, 0, -8, -1]).is_ok(), "backwards is no overlap");
+}
+
+#[test]
+fn outputs_of_another_shape() {
+    let attention = Attention::new();
+    let x = view([1, 2, 3, 4]);
+    let plan = attention.plan(x, (x, x)).unwrap();
+    let (mut out, mut lse) = ([0f32; 24], [0f32; 24]);
+    let wrong = plan.forward_into(ViewMut::new(&mut out, [1, 2, 4, 3]).unwrap(), ViewMut::new(&mut lse, [1, 2, 3, 1]).unwrap());
+    assert_eq!(wrong.unwrap_err().to_string(), "output has shape [1, 2, 4, 3] and needs [1, 2, 3, 4]");
+    let wrong = plan.forward_into(ViewMut::new(&mut out, [1, 2, 3, 4]).unwrap(), ViewMut::new(&mut lse, [1, 2, 3, 4]).unwrap());
+    assert_eq!(wrong.unwrap_err().to_string(), "log-sum-exp has shape [1, 2, 3, 4] and needs [1, 2, 3, 1]");
+    let output = plan.forward().unwrap();
+    let wrong = plan.backward(&output, view([1, 2, 3, 5])).unwrap_err().to_string();
+    assert_eq!(wrong, "gradient of the output has shape [1, 2, 3, 5] and needs [1, 2, 3, 4]");
+    let foreign = Output { out: Tensor::<f32>::zeros([1, 1, 1, 1]).unwrap(), lse: output.lse.clone() };
+    assert!(plan.backward(&foreign, x).unwrap_err().to_string().starts_with("output has shape [1, 1, 1, 1]"));
+}
+
+/// The text of the refusal of a mask or a score over 2 sequences, 4 heads, 3 queries and 5 keys.
+fn refuse_mask(mask: impl Mask) -> String {
+    sdpa(view([2, 4, 3, 8]), view([2, 4, 5, 8]), view([2, 4, 5, 8]), mask).unwrap_err().to_string()
+}
+
+fn refuse_score(score: impl Score) -> String {
+    let attention = Attention::new().score(score);
+    attention.forward(view([2, 4, 3, 8]), (view([2, 4, 5, 8]), view([2, 4, 5, 8]))).unwrap_err().to_string()
+}
+
+#[test]
+fn masks_of_another_problem() {
+    let bools = [true; 64];
+    let wrong = refuse_mask(Bools(View::new(&bools, [2, 3, 3, 3]).unwrap()));
+    assert_eq!(wrong, "boolean mask has shape [2, 3, 3, 3] and scores have shape [2, 4, 3, 5]: each size must be equal or 1");
+    assert_eq!(
+        refuse_mask(Padding::new([1, 2, 3])),
+        "padding mask has 3 lengths and needs 2, one for each sequence (or a single one for all)"
+    );
+    assert!(refuse_mask(PrefixLm { prefix: vec![] }).contains("prefix-LM mask has 0 lengths"));
+    assert!(refuse_mask(Documents::new(&[0, 2], ()).unwrap()).contains("query documents has 2 positions and needs 3"));
+    assert!(refuse_mask(Documents::with_keys(&[0, 3], &[0, 4], ()).unwrap()).contains("key documents has 4 positions and needs 5"));
+    assert!(refuse_mask(Blocks::new(2, 2, vec![true; 4], [1, 1, 2, 2]).unwrap()).contains("block map has shape [1, 1, 2, 2]"));
+    assert!(refuse_mask((Causal::UpperLeft, Padding::new([1, 2, 3]))).contains("padding"), "inside a tuple too");
+    assert!(refuse_mask(Some(Padding::new([1, 2, 3]))).contains("padding"));
+}
+
+#[test]
+fn masks_that_cannot_be() {
+    let text = |e: Error| e.to_string();
+    assert_eq!(text(Documents::new(&[1, 2], ()).unwrap_err()), "query document boundary 0 is 1 and must be 0");
+    assert_eq!(
+        text(Documents::new(&[0, 4, 3], ()).unwrap_err()),
+        "query document boundary 2 is 3 and must be at least 4, the one before it"
+    );
+    assert!(
+        text(Documents::with_keys(&[0, 1], &[0, 1, 2], ()).unwrap_err()).contains("key documents has 3 boundaries and needs 2")
+    );
+    assert_eq!(text(Blocks::new(0, 1, vec![], [0; 4]).unwrap_err()), "query block of the block mask is 0 and must be at least 1");
+    assert!(text(Blocks::new(1, 1, vec![true; 3], [1, 1, 2, 2]).unwrap_err()).contains("block map has 3 elements and needs 4"));
+}
+
+#[test]
+fn scores_of_another_problem() {
+    assert_eq!(refuse_score(Alibi::new(3)), "ALiBi has 3 slopes and needs 4, one for each query head");
+    assert!(refuse_score(Bias::new(view([2, 4, 5, 3]))).contains("bias has shape [2, 4, 5, 3] and scores have shape [2, 4, 3, 5]"));
+    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(refuse_score(Softcap(cap)).starts_with("softcap is "), "{cap}");
+    }
+}
+
+/// softcap(−∞) = −cap, so a key hidden by a bias would be seen again.
+#[test]
+fn a_hiding_bias_ahead_of_a_softcap() {
+    let mut data = [0f32; 15];
+    data[7] = f32::NEG_INFINITY;
+    let bias = Bias::new(View::new(&data, [1, 1, 3, 5]).unwrap());
+    let text = refuse_score((bias, Softcap(5.0)));
+    assert!(text.contains("bias holds −∞ at [0, 0, 1, 2]") && text.contains("use a mask"), "{text}");
+    let (four, five) = (Alibi::new(4), Softcap(5.0));
+    assert!(refuse_score(((bias, four.clone()), five)).contains("bias holds −∞"), "with a score between");
+    let closure = |s: f32, _: Pair| s.max(-10.0);
+    assert!(refuse_score((bias, closure)).contains("bias holds −∞"), "a closure that reveals, too");
+    let attention = Attention::new().score((five, bias));
+    assert!(attention.forward(view([2, 4, 3, 8]), (view([2, 4, 5, 8]), view([2, 4, 5, 8]))).is_ok(), "after the softcap it hides");
+    let bent = with_slope(|s: f32, _: Pair| 2.0 * s, |_: f32, _: Pair| 2.0);
+    assert!(Attention::new().score((bias, bent)).forward(view([2, 4, 3, 8]), (view([2, 4, 5, 8]), view([2, 4, 5, 8]))).is_ok());
+}
+
+#[test]
+fn numbers_outside_their_domain() {
+    let x = view([1, 2, 3, 4]);
+    let text = |attention: Attention| attention.forward(x, (x, x)).unwrap_err().to_string();
+    assert_eq!(text(Attention::new().scale(f32::NAN)), "scale is NaN and must be finite");
+    assert_eq!(text(Attention::new().scale(f32::INFINITY)), "scale is inf and must be finite");
+    assert_eq!(text(Attention::new().sinks([1.0])), "sinks has 1 logits and needs 2, one for each query head");
+    assert_eq!(text(Attention::new().sinks([1.0, f32::NAN])), "a sink is NaN and must be finite or −∞");
+    for p in [-0.5, 1.5, f32::NAN] {
+        assert!(text(Attention::new().dropout(p, 0)).starts_with("dropout is "), "{p}");
+    }
+    let kernel = text(Attention::new().kernel("abacus"));
+    assert!(kernel.starts_with("kernel \"abacus\" is not available here; available: ") && kernel.contains("scalar"), "{kernel}");
+}
+
+/// Positions of 2³⁰ and more would overflow the arithmetic of masks.
+#[test]
+fn lengths_beyond_positions() {
+    let long = View::strided(&DATA, 0, [1, 1, 1 << 30, 1], [0; 4]).unwrap();
+    let text = sdpa(view([1, 1, 1, 1]), long, long, ()).unwrap_err().to_string();
+    assert!(text.starts_with("key length is 1073741824 and must be below 2^30"), "{text}");
+}

@@ -1,0 +1,15 @@
+//! The library against the oracle of `regard-testing`.
+//!
+//! `kernels` is the generic runner: every kernel, type, mask, score and layout. The others each test one promise.
+
+mod adversarial;
+mod bad_cache;
+mod bad_input;
+mod cache_model;
+mod cost;
+mod kernels;
+mod masks;
+mod poison;
+mod run;
+mod same_bits;
+mod state;

@@ -1,0 +1,99 @@
+//! Every mask: what it says of a tile is what it says of the tile's pairs. Every score: its slope is its derivative.
+
+use std::ops::Range;
+
+use regard::{Causal, Mask, PrefixLm, Shape, Slope, Tile, Window};
+use regard_testing::case::{Case, shape};
+use regard_testing::oracle::BiasTruth;
+use regard_testing::rng::Rng;
+use regard_testing::zoo::{masks, scores};
+
+/// What the pairs of a tile say.
+fn by_pairs(mask: &dyn Mask, shape: &Shape, [batch, head]: [usize; 2], q: &Range<u32>, kv: &Range<u32>) -> Tile {
+    let at = shape.pair(batch, head, 0, 0);
+    let keeps: Vec<bool> = q.clone().flat_map(|i| kv.clone().map(move |j| mask.keep(at.with(i, j)))).collect();
+    match (keeps.contains(&true), keeps.contains(&false)) {
+        (true, false) => Tile::Clear,
+        (false, _) => Tile::Hidden,
+        (true, true) => Tile::Mixed,
+    }
+}
+
+/// A non-empty range within `0..n`.
+fn range(n: usize, rng: &mut Rng) -> Range<u32> {
+    let start = rng.below(n);
+    let len = if rng.chance(0.5) { 1 + rng.below(n - start) } else { (1 + rng.below(8)).min(n - start) };
+    start as u32..(start + len) as u32
+}
+
+/// Random tiles of one mask: promised and true.
+fn tiles(mask: &dyn Mask, shape: &Shape, rng: &mut Rng, mut check: impl FnMut(Tile, Tile, String)) {
+    for _ in 0..400 {
+        let place = [rng.below(shape.batch), rng.below(shape.q_heads)];
+        let (q, kv) = (range(shape.q_len, rng), range(shape.kv_len, rng));
+        let promised = mask.tile(q.clone(), kv.clone(), shape.pair(place[0], place[1], 0, 0));
+        check(promised, by_pairs(mask, shape, place, &q, &kv), format!("batch, head {place:?} q {q:?} kv {kv:?}"));
+    }
+}
+
+const SIZES: [[usize; 7]; 4] = [[3, 4, 2, 50, 50, 1, 1], [2, 2, 1, 20, 70, 1, 1], [2, 1, 1, 70, 20, 1, 1], [1, 2, 2, 1, 9, 1, 1]];
+
+#[test]
+fn hidden_and_clear_are_promises_that_every_mask_keeps() {
+    for (sizes, seed) in SIZES.into_iter().zip(0..) {
+        let shape = shape(sizes);
+        let mut rng = Rng::new(seed);
+        for seed in 0..10 {
+            masks(&shape, seed, &mut |name: &str, mask: &dyn Mask| {
+                mask.check(&shape).unwrap();
+                tiles(mask, &shape, &mut rng, |promised, true_tile, place| {
+                    assert!(promised == Tile::Mixed || promised == true_tile, "{name}: {promised:?} {place} {shape:?}");
+                });
+            });
+        }
+    }
+}
+
+/// A mask that answers Mixed too often is right and slow; those that are formulas of the position never do.
+#[test]
+fn masks_that_are_formulas_skip_every_tile_they_can() {
+    for (sizes, seed) in SIZES.into_iter().zip(0..) {
+        let shape = shape(sizes);
+        let mut rng = Rng::new(seed);
+        let lengths = PrefixLm { prefix: (0..shape.batch).map(|b| 7 * b as u32).collect() };
+        let exact: [(&str, &dyn Mask); 6] = [
+            ("upper-left", &Causal::UpperLeft),
+            ("lower-right", &Causal::LowerRight),
+            ("window", &Window { left: 9, right: 4 }),
+            ("window to the left", &Window { left: u32::MAX, right: 0 }),
+            ("prefix", &lengths),
+            ("everything", &()),
+        ];
+        for (name, mask) in exact {
+            tiles(mask, &shape, &mut rng, |promised, true_tile, place| {
+                assert_eq!(promised, true_tile, "{name} {place} {shape:?}");
+            });
+        }
+    }
+}
+
+/// Central differences in f32: a step of 2⁻⁷ loses about 2⁻¹⁵ to rounding and as much to curvature.
+#[test]
+fn slopes_are_derivatives() {
+    const STEP: f32 = 1.0 / 128.0;
+    let case = Case::new(3, [2, 2, 1, 5, 6, 1, 1]);
+    let mut rng = Rng::new(4);
+    let mut examine = |name: &str, score: &dyn Slope, _: Option<BiasTruth<'_>>| {
+        for _ in 0..200 {
+            let at = case.shape.pair(rng.below(2), rng.below(2), rng.below(5), rng.below(6));
+            let s = (2.0 * rng.normal()) as f32;
+            let (above, below) = (score.score(s + STEP, at), score.score(s - STEP, at));
+            if above.is_finite() {
+                let difference = (above - below) / (2.0 * STEP);
+                let slope = score.slope(s, at);
+                assert!((difference - slope).abs() < 1e-3, "{name} at {s} {at:?}: {difference} {slope}");
+            }
+        }
+    };
+    scores(&case.shape, case.seed, &mut examine);
+}
