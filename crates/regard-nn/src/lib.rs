@@ -1,0 +1,75 @@
+//! Layers, Llama-type models, generation and training, on regard attention and [candle](candle_core) tensors.
+//!
+//! ```text
+//!   text ──Tokenizer──▶ tokens ──Llama──▶ logits ──Sampler──▶ token ──▶ text          Model::generate
+//!                                  │
+//!                               Params ◀── train::Trainer ◀── text                    train
+//! ```
+//!
+//! Read in this order:
+//!
+//! 1. Layers: [`Linear`], [`RmsNorm`], [`Rotary`], [`SwiGlu`], [`MultiHeadAttention`]. Each takes and gives candle tensors and is
+//!    differentiable in its input and its weights; the fused operations they are made of are here too ([`attention`],
+//!    [`rms_norm`], [`swiglu`], [`rope`], [`dropout`], [`embedding`], [`cross_entropy`]).
+//! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
+//! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
+//!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Cache`]).
+//! 4. [`train`]: from a text file to such a directory.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::sync::atomic::AtomicBool;
+//! use regard_nn::{Generate, Model};
+//!
+//! let model = Model::open("tales".as_ref())?;
+//! let options = Generate { max_tokens: 200, sampling: model.sampling(), ..Generate::default() };
+//! let story = model.generate("Once upon a time", &options, &AtomicBool::new(false), &mut |piece| {
+//!     print!("{piece}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("\n{} tokens, {:.0} per second", story.tokens.len(), story.generation_tokens_per_second);
+//! # Ok::<(), regard_nn::Error>(())
+//! ```
+//!
+//! Gradients: a layer records its operations on a [`Tape`], and the whole tape becomes one node of candle's graph, so candle's
+//! `backward` and optimisers work as usual. Layers compose on one tape through their `on` methods, as [`Llama`] does.
+#![forbid(unsafe_code)]
+
+mod array;
+mod config;
+mod error;
+mod generate;
+mod join;
+mod linear;
+mod llama;
+mod mha;
+mod mlp;
+mod model;
+mod norm;
+mod ops;
+mod params;
+mod rng;
+mod rotary;
+mod sample;
+mod stop;
+mod tape;
+mod tokenizer;
+pub mod train;
+mod weights;
+
+pub use config::LlamaConfig;
+pub use error::{Error, Result};
+pub use generate::{FinishReason, Generate, Generation};
+pub use linear::Linear;
+pub use llama::{Cache, Llama, Noise};
+pub use mha::MultiHeadAttention;
+pub use mlp::SwiGlu;
+pub use model::Model;
+pub use norm::RmsNorm;
+pub use ops::{RopeStyle, attention, cross_entropy, dropout, embedding, rms_norm, rope, swiglu};
+pub use params::Params;
+pub use rotary::Rotary;
+pub use sample::{Sampler, Sampling};
+pub use tape::{Tape, Value};
+pub use tokenizer::{TextStream, Tokenizer};
+pub use weights::Precision;

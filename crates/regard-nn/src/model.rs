@@ -1,0 +1,129 @@
+//! A model as it is distributed: configuration, weights, tokenizer and generation defaults.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::config::Ids;
+use crate::weights::read_file;
+use crate::{Error, Llama, LlamaConfig, Params, Result, Sampling, Tokenizer};
+
+/// A language model with its tokenizer: text in, text out.
+#[derive(Debug)]
+pub struct Model {
+    llama: Llama,
+    tokenizer: Tokenizer,
+    /// Tokens that end a text.
+    ends: Vec<u32>,
+    sampling: Sampling,
+}
+
+/// What `generation_config.json` may say.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Defaults {
+    do_sample: Option<bool>,
+    temperature: Option<f32>,
+    top_k: Option<usize>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    eos_token_id: Ids,
+}
+
+impl Defaults {
+    /// Greedy unless `do_sample` says otherwise, as Hugging Face reads it.
+    fn sampling(&self) -> Sampling {
+        let greedy = Sampling::default();
+        let sampled = Sampling {
+            temperature: self.temperature.unwrap_or(1.0),
+            top_k: self.top_k.unwrap_or(greedy.top_k),
+            top_p: self.top_p.unwrap_or(greedy.top_p),
+            min_p: self.min_p.unwrap_or(greedy.min_p),
+            ..greedy
+        };
+        let base = if self.do_sample == Some(true) { sampled } else { greedy };
+        Sampling { repetition_penalty: self.repetition_penalty.unwrap_or(1.0), ..base }
+    }
+}
+
+impl Model {
+    /// Reads a Hugging Face directory: `config.json`, `model.safetensors` or its shards, `tokenizer.json`, and
+    /// `generation_config.json` if there.
+    ///
+    /// # Errors
+    /// With the file at fault: one that cannot be read, another kind of model, impossible sizes, damaged weights, a tokenizer that
+    /// does not fit.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("config.json");
+        let config = LlamaConfig::from_json(&String::from_utf8_lossy(&read_file(&path)?)).map_err(|e| e.within(&path))?;
+        let tokenizer = Tokenizer::open(&dir.join("tokenizer.json"))?;
+        let path = dir.join("generation_config.json");
+        let defaults = if path.exists() { Some(read_file(&path)?) } else { None };
+        // The tokenizer is checked before the weights, which may be large, are read.
+        tokenizer.check_fits(config.vocab_size).map_err(|e| e.within(dir))?;
+        let params = Params::open(&config, dir)?;
+        Self::assemble(config, &params, tokenizer, defaults.as_deref()).map_err(|e| e.within(dir))
+    }
+
+    /// A model from the contents of its files, for one that is embedded in a program.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_bytes(config: &[u8], weights: &[u8], tokenizer: &[u8], generation_config: Option<&[u8]>) -> Result<Self> {
+        let config = LlamaConfig::from_json(&String::from_utf8_lossy(config))?;
+        let tokenizer = Tokenizer::from_bytes(tokenizer)?;
+        let params = Params::load(&config, weights)?;
+        Self::assemble(config, &params, tokenizer, generation_config)
+    }
+
+    fn assemble(config: LlamaConfig, params: &Params, tokenizer: Tokenizer, defaults: Option<&[u8]>) -> Result<Self> {
+        tokenizer.check_fits(config.vocab_size)?;
+        let json = |source| Error::Json { what: "generation_config.json".to_owned(), source };
+        let defaults: Defaults =
+            defaults.map_or_else(|| Ok(Defaults::default()), |text| serde_json::from_slice(text).map_err(json))?;
+        let sampling = defaults.sampling();
+        sampling.validate()?;
+        let mut ends = defaults.eos_token_id.into_vec();
+        ends.extend(&config.eos_token_id);
+        Ok(Self { llama: Llama::new(&config, params)?, tokenizer, ends, sampling })
+    }
+
+    /// The transformer.
+    pub fn llama(&self) -> &Llama {
+        &self.llama
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The most tokens that a prompt and its continuation may have together.
+    pub fn context(&self) -> usize {
+        self.llama.config().max_position_embeddings
+    }
+
+    /// The sampling that the model's authors recommend, or greedy.
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// Whether a token ends the text.
+    pub(crate) fn ends_with(&self, token: u32) -> bool {
+        self.ends.contains(&token)
+    }
+
+    /// The tokens of a prompt, checked against the context.
+    pub(crate) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.tokenizer.encode(text)?;
+        if tokens.is_empty() {
+            tokens.push(self.llama.config().bos_token_id.ok_or(Error::EmptyPrompt)?);
+        }
+        let context = self.context();
+        if tokens.len() > context {
+            return Err(Error::PromptTooLong { tokens: tokens.len(), context });
+        }
+        Ok(tokens)
+    }
+}

@@ -1,0 +1,318 @@
+//! Layers and operations: every gradient against finite differences, and outputs against their formulas.
+
+use candle_core::{DType, Device, Tensor, Var};
+use regard::Causal;
+use regard_nn::{
+    Error, Linear, Llama, LlamaConfig, MultiHeadAttention, Noise, Params, Result, RmsNorm, RopeStyle, Rotary, SwiGlu, attention,
+    cross_entropy, dropout, embedding, rms_norm, rope, swiglu,
+};
+
+/// A different pseudo-random number in [−1, 1) for every `i` and `seed`.
+fn noise(seed: usize, i: usize) -> f32 {
+    let x = ((seed * 7919 + i) as f64 * 12.9898 + 78.233).sin() * 43_758.545_3;
+    (2.0 * (x - x.floor()) - 1.0) as f32
+}
+
+fn random(seed: usize, shape: &[usize]) -> Tensor {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|i| noise(seed, i)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn var(seed: usize, shape: &[usize]) -> Var {
+    Var::from_tensor(&random(seed, shape)).unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The function that is differentiated, Σ r·y with fixed random r: once as a candle scalar, once in f64 so that only the rounding of
+/// y itself enters the finite differences.
+fn weighed(y: &Tensor) -> (Tensor, f64) {
+    let r = random(99, y.dims());
+    let exact = values(y).iter().zip(values(&r)).map(|(y, r)| f64::from(*y) * f64::from(r)).sum();
+    ((y * r).unwrap().sum_all().unwrap(), exact)
+}
+
+/// Checks the gradient of `f` in every variable: along a random direction, and along some single coordinates.
+///
+/// Central differences at h and h/2 combine to (4·D(h/2) − D(h))/3, whose error of truncation is O(h⁴): below 1e-5 at h = 2⁻⁵ for
+/// smooth functions whose derivatives are of order 1, more where an RMSNorm meets a row of nearly nothing. Rounding of an output is at
+/// most 2⁻²³·|y| times the few dozen roundings behind it, some 3e-6 in a sum of a few dozen outputs, and is divided by h: 1e-4 at 2⁻⁵,
+/// 8e-4 at 2⁻⁸. Of the steps from 2⁻⁵ to 2⁻⁸ the one counts at which halving changes least. The test allows 1e-3, and 2e-3 of the
+/// derivative, which is far below what a missing or doubled term makes.
+fn check_gradients(what: &str, vars: &[(&str, &Var)], f: impl Fn() -> Result<Tensor>) {
+    let gradients = weighed(&f().unwrap()).0.backward().unwrap();
+    for (index, (name, var)) in vars.iter().enumerate() {
+        let gradient = gradients.get(var).unwrap_or_else(|| panic!("{what}: {name} has no gradient"));
+        assert_eq!(gradient.dims(), var.dims(), "{what}: {name}");
+        let (start, gradient) = (values(var), values(gradient));
+        let n = start.len();
+        let random: Vec<f32> = (0..n).map(|i| noise(index + 31, i) / (n as f32).sqrt()).collect();
+        let single = |at: usize| (0..n).map(|i| f32::from(i == at)).collect();
+        let directions = std::iter::once(random).chain([0, n / 3, n / 2, n - 1].map(single));
+        for (d, direction) in directions.enumerate() {
+            let at = |h: f32| {
+                let moved: Vec<f32> = start.iter().zip(&direction).map(|(x, d)| x + h * d).collect();
+                var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu).unwrap()).unwrap();
+                weighed(&f().unwrap()).1
+            };
+            let central = |h: f32| (at(h) - at(-h)) / (2.0 * f64::from(h));
+            let differences = [32.0, 64.0, 128.0, 256.0, 512.0].map(|n: f32| central(1.0 / n));
+            let combined: Vec<f64> = differences.windows(2).map(|d| (4.0 * d[1] - d[0]) / 3.0).collect();
+            let change = |pair: &&[f64]| (pair[1] - pair[0]).abs();
+            let steadiest = combined.windows(2).min_by(|a, b| change(a).total_cmp(&change(b))).unwrap();
+            let numeric = steadiest[0];
+            let analytic: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+            let allowed = 1e-3 + 2e-3 * numeric.abs().max(analytic.abs());
+            assert!((numeric - analytic).abs() < allowed, "{what}: {name}, direction {d}: {analytic}, by differences {numeric}");
+        }
+        var.set(&Tensor::from_vec(start, var.shape(), &Device::Cpu).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn operations_have_the_gradients_of_their_formulas() {
+    let (x, y, w) = (var(1, &[2, 3, 20]), var(2, &[2, 3, 20]), var(3, &[20]));
+    check_gradients("rms_norm", &[("x", &x), ("weight", &w)], || rms_norm(&x, &w, 1e-5));
+    check_gradients("swiglu", &[("gate", &x), ("up", &y)], || swiglu(&x, &y));
+    check_gradients("dropout", &[("x", &x)], || dropout(&x, 0.4, 3));
+    let targets = Tensor::new(&[[0u32, 19, 4], [4, 7, 1]], &Device::Cpu).unwrap();
+    check_gradients("cross_entropy", &[("logits", &x)], || cross_entropy(&x, &targets));
+    let table = var(4, &[9, 5]);
+    let tokens = Tensor::new(&[[0u32, 8, 4], [4, 4, 1]], &Device::Cpu).unwrap();
+    check_gradients("embedding", &[("table", &table)], || embedding(&table, &tokens));
+    let (x, cos, sin) = (var(5, &[2, 3, 4, 6]), random(6, &[4, 3]), random(7, &[4, 3]));
+    for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
+        check_gradients("rope", &[("x", &x)], || rope(&x, &cos, &sin, style));
+        check_gradients("strided rope", &[("x", &x)], || {
+            rope(&x.transpose(1, 2)?.contiguous()?.transpose(1, 2)?, &cos, &sin, style)
+        });
+    }
+}
+
+#[test]
+fn attention_has_the_gradients_of_its_formula_whatever_the_strides() {
+    let (q, k, v) = (var(1, &[2, 5, 4, 6]), var(2, &[2, 7, 2, 6]), var(3, &[2, 7, 2, 3]));
+    for (causal, p) in [(None, None), (Some(Causal::UpperLeft), None), (Some(Causal::LowerRight), Some((0.3, 5)))] {
+        check_gradients("attention", &[("q", &q), ("k", &k), ("v", &v)], || {
+            // [batch, length, heads, dim] as a projection leaves it: not contiguous once heads come first
+            let heads_first = |x: &Var| x.transpose(1, 2);
+            attention(&heads_first(&q)?, &heads_first(&k)?, &heads_first(&v)?, causal, p)
+        });
+    }
+}
+
+#[test]
+fn layers_have_gradients_for_every_parameter() {
+    let (x, w, b) = (var(1, &[2, 5, 8]), var(2, &[12, 8]), var(3, &[12]));
+    let linear = Linear::new(w.as_tensor().clone(), Some(b.as_tensor().clone())).unwrap();
+    check_gradients("Linear", &[("x", &x), ("weight", &w), ("bias", &b)], || linear.forward(&x));
+    let scale = var(4, &[8]);
+    let norm = RmsNorm::new(scale.as_tensor().clone(), 1e-5);
+    check_gradients("RmsNorm", &[("x", &x), ("weight", &scale)], || norm.forward(&x));
+    let parts: Vec<Var> =
+        [&[12, 8][..], &[12], &[12, 8], &[12], &[8, 12], &[8]].iter().zip(5..).map(|(shape, seed)| var(seed, shape)).collect();
+    let part = |i: usize| Linear::new(parts[i].as_tensor().clone(), Some(parts[i + 1].as_tensor().clone()));
+    let mlp = SwiGlu::new(part(0).unwrap(), part(2).unwrap(), part(4).unwrap()).unwrap();
+    let names = ["gate", "gate bias", "up", "up bias", "down", "down bias"];
+    let mut all: Vec<(&str, &Var)> = names.into_iter().zip(&parts).collect();
+    all.push(("x", &x));
+    check_gradients("SwiGlu", &all, || mlp.forward(&x));
+    // A layer inside a candle graph: gradients pass through it to what came before.
+    check_gradients("RmsNorm after candle", &[("x", &x), ("weight", &scale)], || norm.forward(&x.affine(2.0, 0.1)?.tanh()?));
+}
+
+/// 4 query heads and 2 KV heads of 4 elements over a width of 8, with biases.
+fn heads(context: usize) -> (Vec<Var>, MultiHeadAttention) {
+    let shapes: [&[usize]; 8] = [&[16, 8], &[16], &[8, context], &[8], &[8, context], &[8], &[8, 16], &[8]];
+    let parts: Vec<Var> = shapes.iter().zip(20..).map(|(shape, seed)| var(seed, shape)).collect();
+    let part = |i: usize| Linear::new(parts[i].as_tensor().clone(), Some(parts[i + 1].as_tensor().clone())).unwrap();
+    let layer = MultiHeadAttention::new(part(0), part(2), part(4), part(6), 4, 2).unwrap();
+    (parts, layer)
+}
+
+const PARTS: [&str; 8] = ["q", "q bias", "k", "k bias", "v", "v bias", "out", "out bias"];
+
+#[test]
+fn multi_head_attention_has_gradients_for_every_parameter() {
+    let x = var(1, &[2, 5, 8]);
+    let (parts, plain) = heads(8);
+    for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
+        let layer = plain.clone().causal().rotary(Rotary::new(4, 100.0, style).unwrap()).unwrap();
+        let mut all: Vec<(&str, &Var)> = PARTS.into_iter().zip(&parts).collect();
+        all.push(("x", &x));
+        check_gradients("self-attention", &all, || layer.forward(&x));
+    }
+    let (parts, layer) = heads(6);
+    let context = var(2, &[2, 3, 6]);
+    let mut all: Vec<(&str, &Var)> = PARTS.into_iter().zip(&parts).collect();
+    all.extend([("x", &x), ("context", &context)]);
+    check_gradients("cross-attention", &all, || layer.cross(&x, &context));
+}
+
+fn tiny(more: &str) -> LlamaConfig {
+    let json = format!(
+        r#"{{"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 16,
+            "initializer_range": 0.4 {more}}}"#
+    );
+    LlamaConfig::from_json(&json).unwrap()
+}
+
+#[test]
+fn the_whole_model_has_gradients_for_every_parameter() {
+    let biased = tiny(r#", "attention_bias": true, "mlp_bias": true"#);
+    let tied = tiny(r#", "tie_word_embeddings": true"#);
+    let tokens = Tensor::new(&[[1u32, 4, 10, 4, 0], [2, 2, 7, 9, 3]], &Device::Cpu).unwrap();
+    let targets = Tensor::new(&[[4u32, 10, 4, 0, 6], [2, 7, 9, 3, 1]], &Device::Cpu).unwrap();
+    let noise = Some(Noise { dropout: 0.2, attention_dropout: 0.2, seed: 4 });
+    for config in [biased, tied] {
+        let params = Params::init(&config, 3).unwrap();
+        let model = Llama::new(&config, &params).unwrap();
+        let all: Vec<(&str, &Var)> = params.iter().collect();
+        check_gradients("loss", &all, || model.loss(&tokens, &targets, None));
+        check_gradients("loss under noise", &all, || model.loss(&tokens, &targets, noise));
+        check_gradients("logits", &all, || model.forward(&tokens));
+        let loss = model.loss(&tokens, &targets, None).unwrap().to_scalar::<f32>().unwrap();
+        assert_eq!(loss, model.evaluate(&tokens, &targets).unwrap());
+        let direct = cross_entropy(&model.forward(&tokens).unwrap(), &targets).unwrap().to_scalar::<f32>().unwrap();
+        assert!((loss - direct).abs() < 1e-5, "{loss} and, from logits, {direct}");
+    }
+}
+
+#[test]
+fn gradients_are_the_same_bits_every_time() {
+    let config = tiny(r#", "tie_word_embeddings": true"#);
+    let params = Params::init(&config, 3).unwrap();
+    let model = Llama::new(&config, &params).unwrap();
+    let tokens = Tensor::from_vec((0..14u32).map(|i| i % 11).collect(), (1, 14), &Device::Cpu).unwrap();
+    let once = || {
+        let gradients = model
+            .loss(&tokens, &tokens, Some(Noise { dropout: 0.1, attention_dropout: 0.1, seed: 1 }))
+            .unwrap()
+            .backward()
+            .unwrap();
+        params.iter().map(|(_, var)| values(gradients.get(var).unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(once(), once());
+}
+
+#[test]
+fn rotary_embedding_is_its_formula_in_both_styles_and_at_any_offset() {
+    let x = random(1, &[1, 2, 3, 6]);
+    for (style, first) in
+        [(RopeStyle::HalfSplit, 0), (RopeStyle::Interleaved, 0), (RopeStyle::HalfSplit, 1000), (RopeStyle::Interleaved, 7)]
+    {
+        let y = Rotary::new(6, 10_000.0, style).unwrap().forward(&x, first).unwrap();
+        let (x, y) = (x.to_dtype(DType::F64).unwrap().to_vec4::<f64>().unwrap(), y.to_vec4::<f32>().unwrap());
+        for h in 0..2 {
+            for l in 0..3 {
+                for i in 0..3 {
+                    let angle = (first + l) as f64 * 10_000f64.powf(-2.0 * i as f64 / 6.0);
+                    let (a, b) = if style == RopeStyle::HalfSplit { (i, i + 3) } else { (2 * i, 2 * i + 1) };
+                    let (xa, xb) = (x[0][h][l][a], x[0][h][l][b]);
+                    assert!((f64::from(y[0][h][l][a]) - (xa * angle.cos() - xb * angle.sin())).abs() < 1e-6);
+                    assert!((f64::from(y[0][h][l][b]) - (xb * angle.cos() + xa * angle.sin())).abs() < 1e-6);
+                }
+            }
+        }
+    }
+}
+
+/// Rank-4 tensors of any type as nested vectors; candle stops at three.
+trait ToVec4 {
+    fn to_vec4<T: candle_core::WithDType>(&self) -> candle_core::Result<Vec<Vec<Vec<Vec<T>>>>>;
+}
+
+impl ToVec4 for Tensor {
+    fn to_vec4<T: candle_core::WithDType>(&self) -> candle_core::Result<Vec<Vec<Vec<Vec<T>>>>> {
+        (0..self.dim(0)?).map(|i| self.get(i)?.to_vec3()).collect()
+    }
+}
+
+#[test]
+fn cross_attention_is_softmax_of_scaled_products() {
+    let (x, context) = (random(1, &[1, 2, 8]), random(2, &[1, 3, 6]));
+    let (parts, layer) = heads(6);
+    let project = |x: &Tensor, i: usize| {
+        let y = x.squeeze(0).unwrap().matmul(&parts[i].t().unwrap()).unwrap();
+        y.broadcast_add(parts[i + 1].as_tensor()).unwrap().to_vec2::<f32>().unwrap()
+    };
+    let (q, k, v) = (project(&x, 0), project(&context, 2), project(&context, 4));
+    let mut rows = vec![vec![0f32; 16]; 2];
+    for (i, row) in rows.iter_mut().enumerate() {
+        for h in 0..4 {
+            let at = |d: usize| h / 2 * 4 + d; // two query heads to a KV head
+            let s: Vec<f32> = (0..3).map(|j| (0..4).map(|d| q[i][h * 4 + d] * k[j][at(d)]).sum::<f32>() / 2.0).collect();
+            let total: f32 = s.iter().map(|s| s.exp()).sum();
+            for d in 0..4 {
+                row[h * 4 + d] = (0..3).map(|j| s[j].exp() / total * v[j][at(d)]).sum();
+            }
+        }
+    }
+    let expected = project(&Tensor::new(rows, &Device::Cpu).unwrap().unsqueeze(0).unwrap(), 6);
+    let given = layer.cross(&x, &context).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
+    for (given, expected) in given.concat().iter().zip(expected.concat()) {
+        assert!((given - expected).abs() < 1e-5, "{given} and {expected}");
+    }
+}
+
+#[test]
+fn a_cache_remembers_what_self_attention_sees() {
+    let x = random(1, &[1, 5, 8]);
+    let (_, layer) = heads(8);
+    let layer = layer.causal().rotary(Rotary::new(4, 100.0, RopeStyle::HalfSplit).unwrap()).unwrap();
+    let whole = values(&layer.forward(&x).unwrap());
+    let shape = regard::CacheShape { layers: 1, pages: 3, page_size: 2, kv_heads: 2, head_dim: 4, value_dim: 4 };
+    let mut cache = regard::KvCache::new(shape).unwrap();
+    let mut seq = cache.sequence();
+    let mut rows = Vec::new();
+    for (first, n) in [(0, 2), (2, 1), (3, 2)] {
+        let part = x.squeeze(0).unwrap().narrow(0, first, n).unwrap();
+        cache.grow(&mut seq, n).unwrap();
+        layer.remember(&part, &mut cache, 0, &seq, first).unwrap();
+        rows.extend(values(&layer.recall(&part, &cache, 0, &seq).unwrap()));
+    }
+    assert!(rows.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-5), "{rows:?} and {whole:?}");
+    let too_many = random(1, &[6, 8]);
+    assert!(matches!(layer.recall(&too_many, &cache, 0, &seq), Err(Error::Attention(regard::Error::Positions { .. }))));
+}
+
+#[test]
+fn gradients_cannot_be_taken_twice_from_one_pass() {
+    let x = var(1, &[2, 8]);
+    let loss = rms_norm(&x, &random(2, &[8]), 1e-5).unwrap().sum_all().unwrap();
+    loss.backward().unwrap();
+    assert!(loss.backward().unwrap_err().to_string().contains("forward pass again"));
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused_by_name() {
+    let text = |e: Error| e.to_string();
+    let x = random(1, &[2, 3, 8]);
+    let linear = Linear::new(random(2, &[4, 7]), None).unwrap();
+    assert_eq!(
+        text(linear.forward(&x).unwrap_err()),
+        "weight of a linear layer has shape [4, 7] and needs [out, 8], for its input"
+    );
+    assert!(Linear::new(random(2, &[4]), None).is_err() && Linear::new(random(2, &[4, 7]), Some(random(3, &[7]))).is_err());
+    assert!(text(rms_norm(&x, &random(2, &[7]), 1e-5).unwrap_err()).contains("weight of RMSNorm has shape [7] and needs [8]"));
+    assert!(swiglu(&x, &random(2, &[2, 3, 7])).is_err() && dropout(&x, 1.0, 0).is_err() && dropout(&x, f32::NAN, 0).is_err());
+    let f64s = x.to_dtype(DType::F64).unwrap();
+    assert!(text(rms_norm(&f64s, &random(2, &[8]), 1e-5).unwrap_err()).contains("f32"));
+    let tokens = Tensor::new(&[9u32], &Device::Cpu).unwrap();
+    assert!(text(embedding(&random(1, &[9, 2]), &tokens).unwrap_err()).contains("token 9 is outside the vocabulary of 9 tokens"));
+    assert!(cross_entropy(&random(1, &[2, 9]), &tokens).is_err() && cross_entropy(&random(1, &[1, 9]), &tokens).is_err());
+    assert!(Rotary::new(5, 1e4, RopeStyle::HalfSplit).is_err() && Rotary::new(4, 0.0, RopeStyle::HalfSplit).is_err());
+    assert!(
+        attention(&x, &x, &x, None, None).is_err() && layer_of(3, 2).is_err() && layer_of(0, 0).is_err() && layer_of(5, 5).is_err()
+    );
+    let four = random(1, &[1, 3, 2, 4]);
+    assert!(attention(&four, &random(1, &[1, 2, 2, 4]), &four, None, None).is_err());
+}
+
+fn layer_of(heads: usize, kv_heads: usize) -> Result<MultiHeadAttention> {
+    let part = || Linear::new(random(1, &[8, 8]), None).unwrap();
+    MultiHeadAttention::new(part(), part(), part(), part(), heads, kv_heads)
+}
