@@ -250,11 +250,17 @@ impl<T: Element> KvCache<T> {
     }
 
     /// Keys of the positions from `position` to the end of its page: `[tokens, head_dim]`, row-major.
+    ///
+    /// # Panics
+    /// When the cache has no such layer or head, or the sequence no such position.
     pub fn key_rows(&self, layer: usize, seq: &Sequence, head: usize, position: usize) -> &[T] {
         self.rows(&self.keys, self.shape.head_dim, layer, seq, head, position)
     }
 
     /// Values of the positions from `position` to the end of its page: `[tokens, value_dim]`, row-major.
+    ///
+    /// # Panics
+    /// When the cache has no such layer or head, or the sequence no such position.
     pub fn value_rows(&self, layer: usize, seq: &Sequence, head: usize, position: usize) -> &[T] {
         self.rows(&self.values, self.shape.value_dim, layer, seq, head, position)
     }

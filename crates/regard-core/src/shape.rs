@@ -57,7 +57,7 @@ impl Shape {
 
     /// Query heads that share one KV head.
     pub fn group(&self) -> usize {
-        if self.kv_heads == 0 { 0 } else { self.q_heads / self.kv_heads }
+        self.q_heads.checked_div(self.kv_heads).unwrap_or(0)
     }
 
     /// Keys of sequence `b`.

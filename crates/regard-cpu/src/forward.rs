@@ -85,7 +85,7 @@ impl<T: Element> Task for Span<'_, T> {
             let Some(kinds) = block.tile(&p.shape, rule, &tile) else { continue };
             let n = tile.len();
             let k = rows(&p.kv, Side::Keys, head, tile.clone(), &mut keys_f32);
-            v.call(scores(&k.data, k.stride, q, &mut s, (n, width, p.shape.head_dim))); // S = scale · K Qᵀ
+            v.call(scores(k.data, k.stride, q, &mut s, (n, width, p.shape.head_dim))); // S = scale · K Qᵀ
             apply(rule, p.kernel, &kinds, &mut s); // score(S), mask
             let state = state.get_or_insert_with(|| Partial::empty(width, p.shape.value_dim));
             v.call(Absorb { state, s: &mut s[..n * width], width }); // m, ℓ, P

@@ -10,13 +10,14 @@
 //!
 //! Read in this order: [`tile`](self) constants, `simd` (what a vector can do), `simd/product.rs` (the one matrix product
 //! everything is made of), `rule.rs` (masks and scores on a tile), `block.rs` (query rows and key tiles), `forward.rs`,
-//! `backward.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
+//! `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
 
 mod backward;
 mod block;
 mod dispatch;
 mod exp;
 mod forward;
+mod gemm;
 mod rule;
 mod scatter;
 mod simd;
@@ -26,6 +27,7 @@ mod walk;
 pub use backward::{Gradients, Upstream, backward};
 pub use dispatch::Kernel;
 pub use forward::forward;
+pub use gemm::PackedMatrix;
 pub use rule::{Patch, Rule, SlopeRule, TileRule};
 pub use walk::{Tiles, Walk, row_blocks, splits_keys, walk};
 

@@ -1,8 +1,11 @@
 //! The linear layer.
 
-use candle_core::Tensor;
+use std::sync::Arc;
 
-use crate::array::expect;
+use candle_core::Tensor;
+use regard::PackedMatrix;
+
+use crate::array::{expect, rows_and_width, slice, tensor};
 use crate::ops;
 use crate::tape::{Tape, Value};
 use crate::{Error, Result};
@@ -12,6 +15,8 @@ use crate::{Error, Result};
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// The weight as inference reads it, once it will not change any more.
+    packed: Option<Arc<PackedMatrix>>,
 }
 
 impl Linear {
@@ -27,7 +32,7 @@ impl Linear {
         if let Some(bias) = &bias {
             expect("bias of a linear layer", bias, &[out])?;
         }
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, packed: None })
     }
 
     /// Elements of an output row.
@@ -63,8 +68,33 @@ impl Linear {
         ops::linear(tape, x, &weight, bias.as_ref())
     }
 
-    /// For inference: a row's bits do not depend on the number of rows.
+    /// The same layer with its weight packed for inference: later changes of the weight are not seen there.
+    ///
+    /// # Errors
+    /// When the weight is not f32.
+    pub(crate) fn freeze(self) -> Result<Self> {
+        Ok(Self { packed: Some(self.packed()?), ..self })
+    }
+
+    fn packed(&self) -> Result<Arc<PackedMatrix>> {
+        match &self.packed {
+            Some(packed) => Ok(packed.clone()),
+            None => Ok(Arc::new(PackedMatrix::new(&slice(&self.weight.contiguous()?)?, self.out_dim(), self.in_dim())?)),
+        }
+    }
+
+    /// [`Linear::forward`] without gradients, rows flattened: a row's bits do not depend on the number of rows, which is what makes a
+    /// prompt cut into chunks, or decoded token by token, give the same text.
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear_rows(x, &self.weight.detach(), self.bias.as_ref().map(Tensor::detach).as_ref())
+        let (rows, _) = rows_and_width("input of a linear layer", x)?;
+        let mut y = vec![0.0; rows * self.out_dim()];
+        let bias = self.bias.as_ref().map(slice).transpose()?;
+        self.packed()?.apply(&slice(x)?, bias.as_deref(), &mut y)?;
+        tensor(y, (rows, self.out_dim()))
+    }
+
+    /// The weight, `[out, in]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
     }
 }

@@ -25,8 +25,8 @@ pub struct Llama {
     embed: Tensor,
     blocks: Vec<Block>,
     norm: RmsNorm,
-    /// `[vocab_size, hidden_size]`; the embedding itself when tied.
-    head: Tensor,
+    /// The embedding itself when tied.
+    head: Linear,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,17 @@ impl Llama {
         let head = if config.tie_word_embeddings { embed.clone() } else { params.take("lm_head.weight", &table)? };
         let blocks = (0..config.num_hidden_layers).map(|layer| Block::new(config, params, layer)).collect::<Result<_>>()?;
         let norm = norm(config, params, "model.norm.weight")?;
-        Ok(Self { config: config.clone(), embed, blocks, norm, head })
+        Ok(Self { config: config.clone(), embed, blocks, norm, head: Linear::new(head, None)? })
+    }
+
+    /// The same model with its weights packed for [`Llama::step`], which then does not see later changes of the parameters. Without
+    /// this, every step packs them anew.
+    ///
+    /// # Errors
+    /// When candle refuses.
+    pub fn freeze(self) -> Result<Self> {
+        let blocks = self.blocks.into_iter().map(Block::freeze).collect::<Result<_>>()?;
+        Ok(Self { blocks, head: self.head.freeze()?, ..self })
     }
 
     /// The shape of the model.
@@ -89,7 +99,7 @@ impl Llama {
         let (batch, length) = tokens.dims2()?;
         let tape = Tape::new();
         let x = self.trunk(&tape, tokens, None)?;
-        let logits = ops::linear(&tape, &x, &tape.watch(&self.head)?, None)?;
+        let logits = self.head.on(&tape, &x)?;
         tape.finish(logits.reshape(&[batch, length, self.config.vocab_size])?)
     }
 
@@ -116,7 +126,7 @@ impl Llama {
             return Err(Error::Shape { what: "targets", given: targets.dims().to_vec(), needed });
         }
         let x = self.trunk(&tape, tokens, noise)?;
-        let loss = ops::head_loss(&tape, &x, &tape.watch(&self.head)?, &ids(targets)?)?;
+        let loss = ops::head_loss(&tape, &x, &tape.watch(self.head.weight())?, &ids(targets)?)?;
         tape.finish(loss)
     }
 
@@ -197,8 +207,7 @@ impl Llama {
         let hidden = self.config.hidden_size;
         let last = slice(x.tensor())?[(tokens.len() - 1) * hidden..].to_vec();
         let last = self.norm.on(&tape, &Value::constant(tensor(last, (1, hidden))?))?;
-        let logits = ops::linear_rows(last.tensor(), &self.head.detach(), None)?;
-        Ok(slice(&logits)?.to_vec())
+        Ok(slice(&self.head.infer(last.tensor())?)?.to_vec())
     }
 
     /// The kernel that decodes with this cache, and the reason for the choice.
@@ -272,6 +281,10 @@ impl Block {
             mlp_norm: norm(config, params, &name("post_attention"))?,
             mlp: SwiGlu::new(gate?, up?, down?)?,
         })
+    }
+
+    fn freeze(self) -> Result<Self> {
+        Ok(Self { attention: self.attention.freeze()?, mlp: self.mlp.freeze()?, ..self })
     }
 }
 

@@ -78,6 +78,11 @@ impl MultiHeadAttention {
         Ok(Self { rotary: Some(rotary), ..self })
     }
 
+    /// Packed for inference; see [`Linear`].
+    pub(crate) fn freeze(self) -> Result<Self> {
+        Ok(Self { q: self.q.freeze()?, k: self.k.freeze()?, v: self.v.freeze()?, out: self.out.freeze()?, ..self })
+    }
+
     /// Elements of a head.
     pub fn dim(&self) -> usize {
         self.q.out_dim() / self.heads

@@ -55,6 +55,11 @@ impl SwiGlu {
         self.down.on(tape, &ops::gate(tape, &gate, &up)?)
     }
 
+    /// Packed for inference; see [`Linear`].
+    pub(crate) fn freeze(self) -> Result<Self> {
+        Ok(Self { gate: self.gate.freeze()?, up: self.up.freeze()?, down: self.down.freeze()? })
+    }
+
     /// For inference: a row's bits do not depend on the number of rows.
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor> {
         let (gate, up) = (Value::constant(self.gate.infer(x)?), Value::constant(self.up.infer(x)?));

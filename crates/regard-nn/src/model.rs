@@ -86,7 +86,7 @@ impl Model {
         sampling.validate()?;
         let mut ends = defaults.eos_token_id.into_vec();
         ends.extend(&config.eos_token_id);
-        Ok(Self { llama: Llama::new(&config, params)?, tokenizer, ends, sampling })
+        Ok(Self { llama: Llama::new(&config, params)?.freeze()?, tokenizer, ends, sampling })
     }
 
     /// The transformer.

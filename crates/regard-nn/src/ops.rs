@@ -22,7 +22,7 @@ pub use embedding::embedding;
 pub(crate) use embedding::lookup;
 pub use entropy::cross_entropy;
 pub(crate) use entropy::head_loss;
-pub(crate) use linear::{linear, linear_rows};
+pub(crate) use linear::linear;
 pub(crate) use norm::normalise;
 pub use norm::rms_norm;
 pub(crate) use rope::{Angles, rotate};

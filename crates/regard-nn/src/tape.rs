@@ -1,13 +1,4 @@
 //! A reverse-mode tape: what a layer did, so that its gradients can be computed. One tape becomes one node of candle's graph.
-//!
-//! Candle's own backward pass starts every gradient from a tensor of zeros, adds to it on one thread, and keeps a node for every
-//! reshape and transpose. A layer of a transformer has some thirty of those. Here the first gradient of a value is moved in, later
-//! ones are added on all threads, operations are few and fused, and what backward needs is freed as soon as it is used.
-//!
-//! ```text
-//!   forward    y = f(x, w)       push(y, [x, w], ∂y ↦ [∂x, ∂w])
-//!   backward   in reverse order of pushing: ∂inputs += pull(∂output)
-//! ```
 
 use std::cell::RefCell;
 
@@ -57,7 +48,16 @@ impl Value {
     }
 }
 
-/// The record of a forward pass. See the [module](self).
+/// The record of a forward pass: what a layer did, so that its gradients can be computed.
+///
+/// Candle's own backward pass starts every gradient from a tensor of zeros, adds to it on one thread, and keeps a node for every
+/// reshape and transpose. A layer of a transformer has some thirty of those. Here the first gradient of a value is moved in, later
+/// ones are added on all threads, operations are few and fused, and what backward needs is freed as soon as it is used.
+///
+/// ```text
+///   forward    y = f(x, w)       push(y, [x, w], ∂y ↦ [∂x, ∂w])
+///   backward   in reverse order of pushing: ∂inputs += pull(∂output)
+/// ```
 #[derive(Default)]
 pub struct Tape {
     nodes: RefCell<Vec<Node>>,

@@ -83,6 +83,11 @@
 //! `ndarray`: array views of `ndarray` become [`View`]s and [`ViewMut`]s by `try_from`, without a copy.
 #![forbid(unsafe_code)]
 
+/// The example of the project's README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod attention;
 mod cost;
 mod plan;
@@ -95,7 +100,7 @@ pub use regard_core::{
     Pair, PrefixLm, Result, Score, Sequence, Shape, Slope, Softcap, State, Tensor, Tile, View, ViewMut, Window, WithSlope,
     with_slope,
 };
-pub use regard_cpu::Tiles;
+pub use regard_cpu::{PackedMatrix, Tiles};
 
 /// The kernels that this machine can run, best first: some of `"avx512"`, `"avx2"`, `"scalar"`.
 ///

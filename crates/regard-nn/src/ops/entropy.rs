@@ -8,7 +8,7 @@ use crate::array::{rows_and_width, slice, tensor};
 use crate::tape::{Tape, Value, lift};
 use crate::{Error, Result};
 
-/// Mean of −ln softmax(logits)[target] over rows, in nats: `logits [.., classes]` f32, `targets [..]` u32 → scalar. Differentiable
+/// Mean of `−ln softmax(logits)[target]` over rows, in nats: `logits [.., classes]` f32, `targets [..]` u32 → scalar. Differentiable
 /// in the logits.
 ///
 /// # Errors

@@ -28,26 +28,6 @@ pub(crate) fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value
     }
 }
 
-/// Rows of one matrix product in inference.
-const ROWS: usize = 32;
-
-/// [`linear`] without gradients, in products of a fixed number of rows: a row's bits do not depend on how many others there are,
-/// which is what makes a prompt cut into chunks, or decoded token by token, give the same text.
-pub(crate) fn linear_rows(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (rows, inner) = rows_and_width("input of a linear layer", x)?;
-    let width = weight.dims2()?.0;
-    let x = slice(x)?;
-    let mut y = Vec::with_capacity(rows * width);
-    for block in x.chunks(ROWS * inner) {
-        let mut padded = block.to_vec();
-        padded.resize(ROWS * inner, 0.0);
-        let product = product(&tensor(padded, (ROWS, inner))?, weight)?;
-        y.extend_from_slice(&slice(&product)?[..block.len() / inner * width]);
-    }
-    let y = tensor(y, (rows, width))?;
-    bias.map_or(Ok(y.clone()), |bias| add_rows(&y, bias))
-}
-
 fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let given = weight.dims().to_vec();
     let inner = x.dims2()?.1;

@@ -97,7 +97,7 @@ fn generation_config(tokenizer: &Tokenizer) -> Value {
         "bos_token_id": tokenizer.token_to_id(BEGIN),
         "eos_token_id": tokenizer.token_to_id(END),
         "do_sample": true,
-        "temperature": 0.8,
-        "top_p": 0.95,
+        "temperature": 0.6,
+        "min_p": 0.05,
     })
 }

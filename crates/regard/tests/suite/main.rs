@@ -7,6 +7,7 @@ mod bad_cache;
 mod bad_input;
 mod cache_model;
 mod cost;
+mod definitions;
 mod kernels;
 mod masks;
 mod poison;
