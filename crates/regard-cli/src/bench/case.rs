@@ -1,0 +1,57 @@
+//! The cases of the benchmark, as data.
+
+use std::error::Error;
+
+use serde::{Deserialize, Serialize};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Kind {
+    /// The time of a forward pass.
+    Forward,
+    /// The time of a forward and a backward pass.
+    Backward,
+    /// The resident memory that a forward pass adds to its inputs and outputs.
+    Memory,
+    /// The resident memory that a backward pass adds to its inputs and outputs.
+    MemoryBackward,
+    /// The time of a training step.
+    Train,
+}
+
+/// The number type of queries, keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Dtype {
+    #[default]
+    F32,
+    Bf16,
+    F16,
+}
+
+/// One case; see `cases.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) sizes: [usize; 6],
+    #[serde(default)]
+    pub(super) dtype: Dtype,
+    #[serde(default)]
+    pub(super) causal: bool,
+    #[serde(default)]
+    pub(super) versus: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Cases {
+    case: Vec<Case>,
+}
+
+impl Case {
+    pub(super) fn all() -> Result<Vec<Case>, Box<dyn Error>> {
+        Ok(toml::from_str::<Cases>(include_str!("cases.toml"))?.case)
+    }
+}

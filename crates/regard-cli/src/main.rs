@@ -1,0 +1,51 @@
+//! The `regard` command.
+
+mod bench;
+mod interrupt;
+mod run;
+mod train;
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exact, fast attention: tell a story, run a model, train one, measure.
+#[derive(Parser)]
+#[command(name = "regard", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue a text with the built-in story model or with a model of your own
+    Run(run::Run),
+    /// Train a model on a text file
+    Train(train::Train),
+    /// Measure attention and training, beside a peer in alternating runs
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(run) => run.execute(),
+        Command::Train(train) => train.execute(),
+        Command::Bench(bench) => bench.execute(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The reader of our output has gone, as `regard run | head` does on purpose.
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
