@@ -26,6 +26,11 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
     fn as_f32(_row: &[Self]) -> Option<&[f32]> {
         None
     }
+
+    /// The slice itself where the type is bf16, which some machines multiply as it is.
+    fn as_bf16(_row: &[Self]) -> Option<&[bf16]> {
+        None
+    }
 }
 
 impl Element for f32 {
@@ -81,6 +86,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn narrow(from: &[f32], to: &mut [bf16]) {
         to.convert_from_f32_slice(from);
+    }
+
+    #[inline(always)]
+    fn as_bf16(row: &[bf16]) -> Option<&[bf16]> {
+        Some(row)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use regard_core::{Error, Result};
 
-use crate::simd::{Task, Vector, scalar::Scalar};
+use crate::simd::{Pairs, Task, Vector, scalar::Scalar};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512};
 
@@ -17,8 +17,9 @@ enum Set {
     Scalar(Scalar),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// With products of bf16 pairs where those pay.
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512, Option<Pairs>),
 }
 
 impl Kernel {
@@ -27,7 +28,8 @@ impl Kernel {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            sets.extend(Avx512::detect().map(Set::Avx512));
+            sets.extend(Avx512::detect().zip(Pairs::detect()).map(|(v, pairs)| Set::Avx512(v, Some(pairs))));
+            sets.extend(Avx512::detect().map(|v| Set::Avx512(v, None)));
             sets.extend(Avx2::detect().map(Set::Avx2));
         }
         sets.push(Set::Scalar(Scalar));
@@ -47,7 +49,7 @@ impl Kernel {
         BEST.get_or_init(choose).clone()
     }
 
-    /// The kernel of that name: `"avx512"`, `"avx2"` or `"scalar"`.
+    /// The kernel of that name: `"avx512bf16"`, `"avx512"`, `"avx2"` or `"scalar"`.
     ///
     /// # Errors
     /// When there is none of that name, or this machine cannot run it.
@@ -65,7 +67,18 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512(_) => "avx512",
+            Set::Avx512(_, None) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(_, Some(_)) => "avx512bf16",
+        }
+    }
+
+    /// The right to multiply pairs of bf16, for kernels that do.
+    pub(crate) fn pairs(self) -> Option<Pairs> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(_, pairs) => pairs,
+            _ => None,
         }
     }
 
@@ -91,7 +104,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(v) => v.call(task),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512(v) => v.call(task),
+            Set::Avx512(v, _) => v.call(task),
         }
     }
 }

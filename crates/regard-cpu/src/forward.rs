@@ -7,8 +7,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 use regard_core::{Element, ViewMut};
 
-use crate::block::{RowBlock, Side, apply, ranges, rows, tiles};
+use crate::block::{RowBlock, apply, ranges, tiles};
 use crate::exp::exp;
+use crate::products::{Products, Query};
 use crate::rule::TileRule;
 use crate::scatter::{RowWriter, split};
 use crate::simd::{Product, Task, Vector};
@@ -45,9 +46,8 @@ impl Partial {
 
 /// All keys of a row block.
 fn attend<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, block: &RowBlock, split_keys: bool, careful: bool) -> Partial {
-    let mut q = vec![0.0; p.shape.head_dim * block.width];
-    block.pack(&p.q, p.scale, &mut q);
-    let span = |keys: Range<usize>| p.kernel.run(Span { p, rule, block, q: &q, keys, careful });
+    let query = Query::of(p, block);
+    let span = |keys: Range<usize>| p.kernel.run(Span { p, rule, block, query: &query, keys, careful });
     let spans = ranges(0..p.shape.keys(block.batch), SPAN);
     let mut all = Partial::empty(block.width, p.shape.value_dim);
     let mut fold = |part: Option<Partial>| part.into_iter().for_each(|part| p.kernel.run(Fold { all: &mut all, part }));
@@ -65,8 +65,7 @@ struct Span<'a, T> {
     p: &'a Problem<'a, T>,
     rule: &'a dyn TileRule,
     block: &'a RowBlock,
-    /// `scale · Qᵀ`, `[head_dim, width]`.
-    q: &'a [f32],
+    query: &'a Query,
     keys: Range<usize>,
     careful: bool,
 }
@@ -76,35 +75,20 @@ impl<T: Element> Task for Span<'_, T> {
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) -> Option<Partial> {
-        let Span { p, rule, block, q, careful, .. } = self;
-        let (width, head) = (block.width, (block.batch, block.kv_head));
+        let Span { p, rule, block, query, careful, .. } = self;
+        let width = block.width;
+        let mut products = Products::new(p, block, query, careful);
         let mut state = None;
         let mut s = vec![0.0; TILE * width];
-        let (mut keys_f32, mut values_f32) = (Vec::new(), Vec::new());
         for tile in tiles(self.keys) {
             let Some(kinds) = block.tile(&p.shape, rule, &tile) else { continue };
             let n = tile.len();
-            let k = rows(&p.kv, Side::Keys, head, tile.clone(), &mut keys_f32);
-            v.call(scores(k.data, k.stride, q, &mut s, (n, width, p.shape.head_dim))); // S = scale · K Qᵀ
+            products.scores(v, &tile, &mut s); // S = scale · K Qᵀ
             apply(rule, p.kernel, &kinds, &mut s); // score(S), mask
             let state = state.get_or_insert_with(|| Partial::empty(width, p.shape.value_dim));
             v.call(Absorb { state, s: &mut s[..n * width], width }); // m, ℓ, P
             drop_out(p, block, &tile, &mut s);
-            let values = rows(&p.kv, Side::Values, head, tile, &mut values_f32);
-            v.call(Product {
-                a: values.data,
-                a_row: 1,
-                a_column: values.stride,
-                b: &s,
-                b_row: width,
-                c: &mut state.out,
-                c_row: width,
-                m: p.shape.value_dim,
-                n: width,
-                k: n,
-                add: true,
-                careful,
-            }); // O += Vᵀ P
+            products.accumulate(v, tile, &s, &mut state.out); // O += Vᵀ P
         }
         state
     }

@@ -18,6 +18,7 @@ mod dispatch;
 mod exp;
 mod forward;
 mod gemm;
+mod products;
 mod rule;
 mod scatter;
 mod simd;

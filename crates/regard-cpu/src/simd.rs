@@ -5,9 +5,11 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod pairs;
 mod product;
 pub(crate) mod scalar;
 
+pub(crate) use pairs::{Pair, Pairs};
 pub(crate) use product::Product;
 
 /// A piece of work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.

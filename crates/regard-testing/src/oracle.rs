@@ -51,6 +51,9 @@ pub struct Problem<'a> {
     pub sinks: Option<Vec<f64>>,
     /// Which probabilities are dropped.
     pub dropout: Option<Dropout>,
+    /// The relative rounding of a weight before it multiplies its value: 0 for kernels that keep weights in f32. It enters the
+    /// [`Bounds`] only.
+    pub weight_unit: f64,
 }
 
 /// What the oracle says about a [`Problem`].
@@ -82,6 +85,7 @@ impl<'a> Problem<'a> {
             score: &|s, _| s,
             sinks: None,
             dropout: None,
+            weight_unit: 0.0,
         }
     }
 

@@ -3,17 +3,61 @@
 
 use super::{Task, Vector};
 
+/// A factor of a [`Product`]: an f32, or a pair of numbers whose two products are added at once.
+pub(crate) trait Number<V: Vector>: Copy {
+    /// As many factors as a vector has lanes.
+    type Lanes: Copy;
+
+    /// Every lane is `self`.
+    fn splat(self, v: V) -> Self::Lanes;
+
+    /// # Safety
+    /// `from` is valid for reading `V::LANES` factors.
+    unsafe fn load_raw(v: V, from: *const Self) -> Self::Lanes;
+
+    /// `c + a·b`
+    fn mul_add(v: V, a: Self::Lanes, b: Self::Lanes, c: V::F) -> V::F;
+
+    /// The same, where a factor of zero hides the other one, even NaN.
+    fn mul_add_hiding(v: V, a: Self::Lanes, b: Self::Lanes, c: V::F) -> V::F;
+}
+
+impl<V: Vector> Number<V> for f32 {
+    type Lanes = V::F;
+
+    #[inline(always)]
+    fn splat(self, v: V) -> V::F {
+        v.splat(self)
+    }
+
+    #[inline(always)]
+    unsafe fn load_raw(v: V, from: *const f32) -> V::F {
+        // SAFETY: the caller's promise.
+        unsafe { v.load_raw(from) }
+    }
+
+    #[inline(always)]
+    fn mul_add(v: V, a: V::F, b: V::F, c: V::F) -> V::F {
+        v.mul_add(a, b, c)
+    }
+
+    #[inline(always)]
+    fn mul_add_hiding(v: V, a: V::F, b: V::F, c: V::F) -> V::F {
+        v.select_zero(a, c, v.select_zero(b, c, v.mul_add(a, b, c)))
+    }
+}
+
 /// `C = A·B`, or `C += A·B`, where `C` is `[m, n]`, `A` is `[m, k]` with any strides and `B` is `[k, n]`, rows of both dense.
 ///
 /// Every element of `C` is one chain of multiply-adds in order of `k`, whatever the block it falls in: the same bits for any
 /// `m` and `n`. `A` is read one number at a time, so keys and values need no packing.
-pub(crate) struct Product<'a> {
+pub(crate) struct Product<'a, N = f32> {
     /// `[m, k]`: element `(i, j)` is `a[i · a_row + j · a_column]`.
-    pub(crate) a: &'a [f32],
+    pub(crate) a: &'a [N],
     pub(crate) a_row: usize,
     pub(crate) a_column: usize,
     /// `[k, n]`: rows `b_row` apart.
-    pub(crate) b: &'a [f32],
+    pub(crate) b: &'a [N],
     pub(crate) b_row: usize,
     /// `[m, n]`: rows `c_row` apart.
     pub(crate) c: &'a mut [f32],
@@ -28,7 +72,7 @@ pub(crate) struct Product<'a> {
     pub(crate) careful: bool,
 }
 
-impl Product<'_> {
+impl<N> Product<'_, N> {
     /// Checks that every index stays inside its slice.
     #[inline(always)]
     fn check(&self, lanes: usize) {
@@ -42,7 +86,10 @@ impl Product<'_> {
 
     /// Columns `j..j + P·LANES`, all rows, in blocks as tall as the registers allow.
     #[inline(always)]
-    fn panel<V: Vector, const P: usize>(&mut self, v: V, j: usize) {
+    fn panel<V: Vector, const P: usize>(&mut self, v: V, j: usize)
+    where
+        N: Number<V>,
+    {
         let mut i = 0;
         while i < self.m {
             i += match self.m - i {
@@ -57,7 +104,10 @@ impl Product<'_> {
 
     /// Rows `i..i + R` of columns `j..j + P·LANES`, in registers. Returns `R`.
     #[inline(always)]
-    fn block<V: Vector, const P: usize, const R: usize>(&mut self, v: V, i: usize, j: usize) -> usize {
+    fn block<V: Vector, const P: usize, const R: usize>(&mut self, v: V, i: usize, j: usize) -> usize
+    where
+        N: Number<V>,
+    {
         debug_assert!(i + R <= self.m && j + P * V::LANES <= self.n);
         let mut sum = [[v.splat(0.0); P]; R];
         // SAFETY: `i + R <= m` and `j + P·LANES <= n`, and `check` found every such index inside its slice.
@@ -73,14 +123,14 @@ impl Product<'_> {
             let mut a = self.a.as_ptr().wrapping_add(i * self.a_row);
             let mut b = self.b.as_ptr().wrapping_add(j);
             for _ in 0..self.k {
-                let mut row = [v.splat(0.0); P];
-                for (p, x) in row.iter_mut().enumerate() {
-                    *x = v.load_raw(b.add(p * V::LANES));
+                let mut row = [N::load_raw(v, b); P];
+                for (p, x) in row.iter_mut().enumerate().skip(1) {
+                    *x = N::load_raw(v, b.add(p * V::LANES));
                 }
                 for (r, sum) in sum.iter_mut().enumerate() {
-                    let x = v.splat(*a.add(r * self.a_row));
+                    let x = (*a.add(r * self.a_row)).splat(v);
                     for (s, &y) in sum.iter_mut().zip(&row) {
-                        *s = v.mul_add(x, y, *s); // C += a ⊗ b
+                        *s = N::mul_add(v, x, y, *s); // C += a ⊗ b
                     }
                 }
                 a = a.wrapping_add(self.a_column);
@@ -97,28 +147,32 @@ impl Product<'_> {
 
     /// The same chains, skipping every step with a factor of zero.
     #[inline(always)]
-    fn careful<V: Vector>(&mut self, v: V) {
+    fn careful<V: Vector>(&mut self, v: V)
+    where
+        N: Number<V>,
+    {
         for i in 0..self.m {
             for j in (0..self.n).step_by(V::LANES) {
                 let c = &mut self.c[i * self.c_row + j..];
                 let mut sum = if self.add { v.load(c) } else { v.splat(0.0) };
                 for k in 0..self.k {
-                    let x = v.splat(self.a[i * self.a_row + k * self.a_column]);
-                    let y = v.load(&self.b[k * self.b_row + j..]);
-                    let next = v.mul_add(x, y, sum);
-                    sum = v.select_zero(x, sum, v.select_zero(y, sum, next));
+                    let x = self.a[i * self.a_row + k * self.a_column].splat(v);
+                    let b = &self.b[k * self.b_row + j..][..V::LANES];
+                    // SAFETY: the slice holds `LANES` factors.
+                    let y = unsafe { N::load_raw(v, b.as_ptr()) };
+                    sum = N::mul_add_hiding(v, x, y, sum);
                 }
                 v.store(sum, c);
             }
         }
     }
-}
 
-impl Task for Product<'_> {
-    type Out = ();
-
+    /// Computes it.
     #[inline(always)]
-    fn run<V: Vector>(mut self, v: V) {
+    pub(crate) fn multiply<V: Vector>(mut self, v: V)
+    where
+        N: Number<V>,
+    {
         if self.m == 0 || self.n == 0 {
             return;
         }
@@ -136,5 +190,14 @@ impl Task for Product<'_> {
             }
             j += ((self.n - j) / V::LANES).min(V::PANEL) * V::LANES;
         }
+    }
+}
+
+impl Task for Product<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        self.multiply(v);
     }
 }

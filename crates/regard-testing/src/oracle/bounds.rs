@@ -9,7 +9,7 @@
 //!   ε̄_i       = Σ_j p_ij ε_ij + p_sink (4u|m_i| + 4u)           the denominator
 //!   δ(p)/p    = exp(ε_ij + ε̄_i) − 1 + γ(n) + f/p               f = e^−87.3: a smaller weight may become 0
 //!   δ(lse_i)  = ε̄_i + γ(n) + 2u(|lse_i| + |m_i|)
-//!   δ(o_i)    = Σ_j w_ij|v_j| (δ(p)/p + γ(n)) + rounding of the output type
+//!   δ(o_i)    = Σ_j w_ij|v_j| (δ(p)/p + γ(n) + rounding of weights) + rounding of the output type
 //! ```
 
 use regard_core::Element;
@@ -56,7 +56,7 @@ impl Problem<'_> {
         let mut out = Array::from_fn(truth.out.shape(), |at| Rounding::of::<T>().at(truth.out[at]));
         for at @ [b, h, i, j] in prob.coordinates() {
             if truth.weights[at] > 0.0 {
-                add(out.row_mut([b, h, i]), truth.weights[at] * (prob[at] + n), v.row([b, self.kv_head(h), j]));
+                add(out.row_mut([b, h, i]), truth.weights[at] * (prob[at] + n + self.weight_unit), v.row([b, self.kv_head(h), j]));
             }
         }
         Bounds { out, lse, raw, prob }

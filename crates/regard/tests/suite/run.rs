@@ -5,7 +5,7 @@ use regard_testing::array::Array;
 use regard_testing::by_ref::ByRef;
 use regard_testing::case::{Case, Inputs};
 use regard_testing::oracle::{BiasTruth, Problem, lift};
-use regard_testing::tolerance::assert_close;
+use regard_testing::tolerance::{Rounding, assert_close};
 
 /// The attention that a case asks for.
 pub(crate) fn attention<'a, M, S>(case: &Case, kernel: &str, mask: &'a M, score: &'a S) -> Attention<ByRef<'a, M>, ByRef<'a, S>>
@@ -62,30 +62,39 @@ where
     problem.sinks = case.sinks().map(|sinks| sinks.into_iter().map(f64::from).collect());
     problem.dropout = case.dropout();
     let truth = problem.forward();
-    let bounds = problem.bounds::<T>(&truth);
     let d_out = Array::from_view(inputs.d_out.view());
     let gradients = problem.backward(&truth, &d_out, &slope);
-    let tolerances = problem.gradient_bounds::<T>(&truth, &bounds, &gradients, &d_out, &slope);
-    let dbias = bias.map(|bias| problem.bias_gradient(&truth, &bounds, &gradients, &tolerances, bias));
-    for kernel in regard::kernels() {
-        let (output, grads) = run(case, kernel, inputs, mask, score);
-        let context = |what: &str| format!("{kernel} {} {name} {what} {case}", T::NAME);
-        assert_close(&output.out, &truth.out, &bounds.out, &context("out"));
-        assert_close(&output.lse, &truth.lse, &bounds.lse, &context("lse"));
-        assert_close(&grads.dq, &gradients.dq, &tolerances.dq, &context("dq"));
-        assert_close(&grads.dk, &gradients.dk, &tolerances.dk, &context("dk"));
-        assert_close(&grads.dv, &gradients.dv, &tolerances.dv, &context("dv"));
-        assert_eq!(grads.dbias.is_some(), dbias.is_some(), "{}", context("dbias"));
-        if let (Some(got), Some((expected, tolerance))) = (&grads.dbias, &dbias) {
-            assert_close(got, expected, tolerance, &context("dbias"));
-        }
-        assert_eq!(grads.dsinks.is_some(), case.sinks, "{}", context("dsinks"));
-        if let Some(dsinks) = grads.dsinks {
-            let along = |x: &[f64]| Array::from_fn([1, 1, 1, x.len()], |[_, _, _, h]| x[h]);
-            let got = Tensor::from_vec(dsinks, [1, 1, 1, case.shape.q_heads]).unwrap();
-            assert_close(&got, &along(&gradients.dsinks), &along(&tolerances.dsinks), &context("dsinks"));
+    for (weight_unit, kernels) in by_weight_unit::<T>() {
+        problem.weight_unit = weight_unit;
+        let bounds = problem.bounds::<T>(&truth);
+        let tolerances = problem.gradient_bounds::<T>(&truth, &bounds, &gradients, &d_out, &slope);
+        let dbias = bias.map(|bias| problem.bias_gradient(&truth, &bounds, &gradients, &tolerances, bias));
+        for kernel in kernels {
+            let (output, grads) = run(case, kernel, inputs, mask, score);
+            let context = |what: &str| format!("{kernel} {} {name} {what} {case}", T::NAME);
+            assert_close(&output.out, &truth.out, &bounds.out, &context("out"));
+            assert_close(&output.lse, &truth.lse, &bounds.lse, &context("lse"));
+            assert_close(&grads.dq, &gradients.dq, &tolerances.dq, &context("dq"));
+            assert_close(&grads.dk, &gradients.dk, &tolerances.dk, &context("dk"));
+            assert_close(&grads.dv, &gradients.dv, &tolerances.dv, &context("dv"));
+            assert_eq!(grads.dbias.is_some(), dbias.is_some(), "{}", context("dbias"));
+            if let (Some(got), Some((expected, tolerance))) = (&grads.dbias, &dbias) {
+                assert_close(got, expected, tolerance, &context("dbias"));
+            }
+            assert_eq!(grads.dsinks.is_some(), case.sinks, "{}", context("dsinks"));
+            if let Some(dsinks) = grads.dsinks {
+                let along = |x: &[f64]| Array::from_fn([1, 1, 1, x.len()], |[_, _, _, h]| x[h]);
+                let got = Tensor::from_vec(dsinks, [1, 1, 1, case.shape.q_heads]).unwrap();
+                assert_close(&got, &along(&gradients.dsinks), &along(&tolerances.dsinks), &context("dsinks"));
+            }
         }
     }
+}
+
+/// The kernels by how they round weights: one multiplies bf16 as it is, and rounds the weights of bf16 values to bf16.
+fn by_weight_unit<T: Element>() -> [(f64, Vec<&'static str>); 2] {
+    let (paired, wide) = regard::kernels().into_iter().partition(|&kernel| T::NAME == "bf16" && kernel == "avx512bf16");
+    [(0.0, wide), (Rounding::of::<T>().unit, paired)]
 }
 
 /// The bits of a tensor, so that NaN equals itself and 0 differs from −0.

@@ -1,0 +1,150 @@
+//! Pairs of bf16: two products and their sum in one instruction, AVX-512 BF16. A pair is one lane of 32 bits.
+#![allow(unsafe_code)]
+
+use half::bf16;
+
+use super::Product;
+
+/// Two bf16 that are multiplied together with another two: the first in the low half.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Pair(u32);
+
+impl Pair {
+    #[inline(always)]
+    pub(crate) fn new(first: bf16, second: bf16) -> Self {
+        Pair(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
+    }
+
+    /// Two f32 that are bf16 already: their lower halves are 0.
+    #[inline(always)]
+    pub(crate) fn of_exact(first: f32, second: f32) -> Self {
+        Pair(first.to_bits() >> 16 | second.to_bits() & 0xFFFF_0000)
+    }
+}
+
+/// The weights of a tile: `from` is `[keys, width]`, `to` is `[⌈keys / 2⌉, width]`, rounded to nearest even. A last key without a
+/// partner gets a weight of 0.
+#[inline(always)]
+pub(crate) fn pair_weights(from: &[f32], width: usize, to: &mut [Pair]) {
+    for (to, rows) in to.chunks_exact_mut(width).zip(from.chunks(2 * width)) {
+        match rows.split_at_checked(width) {
+            Some((first, second)) if second.len() == width => {
+                to.iter_mut().zip(first).zip(second).for_each(|((to, a), b)| *to = Pair(round(*a) | round(*b) << 16));
+            }
+            _ => to.iter_mut().zip(rows).for_each(|(to, a)| *to = Pair(round(*a))),
+        }
+    }
+}
+
+/// The bits of the nearest bf16, in the low half; NaN stays NaN. Written so that the loop vectorises.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { 0x7FC0 } else { nearest }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::avx512::Avx512;
+    use super::super::product::Number;
+    use super::{Pair, Product, pair_weights};
+
+    /// Made by [`Pairs::detect`] only: holding one is the proof that the machine has AVX-512 BF16.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Pairs(Avx512);
+
+    impl Pairs {
+        /// The token, on machines where the instruction is worth it: AMD runs as many as multiply-adds of f32, each doing twice the
+        /// work; Intel runs a quarter as many.
+        pub(crate) fn detect() -> Option<Pairs> {
+            let v = Avx512::detect()?;
+            let vendor = __cpuid(0);
+            let amd = [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+            (amd && is_x86_feature_detected!("avx512bf16")).then_some(Pairs(v))
+        }
+
+        /// Computes a product of pairs.
+        pub(crate) fn multiply(self, product: Product<'_, Pair>) {
+            // SAFETY: the token proves that the machine has the instructions.
+            unsafe { multiply(self.0, product) }
+        }
+
+        /// [`pair_weights`], compiled for this instruction set.
+        pub(crate) fn pair_weights(self, from: &[f32], width: usize, to: &mut [Pair]) {
+            // SAFETY: the token proves that the machine has the instructions.
+            unsafe { weights(from, width, to) }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    fn multiply(v: Avx512, product: Product<'_, Pair>) {
+        product.multiply(v);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    fn weights(from: &[f32], width: usize, to: &mut [Pair]) {
+        pair_weights(from, width, to);
+    }
+
+    // Only `Pairs::multiply` computes products of pairs, and it holds the proof that the machine has AVX-512 BF16.
+    impl Number<Avx512> for Pair {
+        type Lanes = __m512i;
+
+        #[inline(always)]
+        fn splat(self, _: Avx512) -> __m512i {
+            // SAFETY: proven by the token.
+            unsafe { _mm512_set1_epi32(self.0.cast_signed()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_raw(_: Avx512, from: *const Pair) -> __m512i {
+            // SAFETY: proven by the token; the caller promises 16 pairs, at any alignment.
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+
+        #[inline(always)]
+        fn mul_add(_: Avx512, a: __m512i, b: __m512i, c: __m512) -> __m512 {
+            // SAFETY: proven as above; the casts keep all bits.
+            unsafe { _mm512_dpbf16_ps(c, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b)) }
+        }
+
+        #[inline(always)]
+        fn mul_add_hiding(v: Avx512, a: __m512i, b: __m512i, c: __m512) -> __m512 {
+            // SAFETY: proven by the token.
+            unsafe {
+                // A half that is ±0 in one factor becomes 0 in the other.
+                let magnitude = _mm512_set1_epi16(0x7FFF);
+                let (seen_a, seen_b) = (_mm512_test_epi16_mask(a, magnitude), _mm512_test_epi16_mask(b, magnitude));
+                let (a, b) = (_mm512_maskz_mov_epi16(seen_b, a), _mm512_maskz_mov_epi16(seen_a, b));
+                <Pair as Number<Avx512>>::mul_add(v, a, b, c)
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::Pairs;
+
+/// No other machine has the instruction.
+#[cfg(not(target_arch = "x86_64"))]
+#[derive(Clone, Copy)]
+pub(crate) enum Pairs {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Pairs {
+    pub(crate) fn detect() -> Option<Pairs> {
+        None
+    }
+
+    pub(crate) fn multiply(self, _: Product<'_, Pair>) {
+        match self {}
+    }
+
+    pub(crate) fn pair_weights(self, _: &[f32], _: usize, _: &mut [Pair]) {
+        match self {}
+    }
+}
