@@ -10,10 +10,13 @@ use std::ops::Range;
 use half::bf16;
 use regard_core::{Element, Kv};
 
-use crate::block::{RowBlock, Rows, Side, rows};
+use crate::block::{RowBlock, Rows, Side, prefetch, rows};
 use crate::forward::scores;
 use crate::simd::{Pair, Pairs, Product, Vector};
 use crate::{Problem, TILE};
+
+/// Query rows for which reading keys and values takes longer than multiplying them.
+const FEW: usize = 16;
 
 /// The queries of a row block, as the products read them.
 pub(crate) enum Query {
@@ -49,6 +52,8 @@ pub(crate) struct Products<'a, T> {
     head: (usize, usize),
     width: usize,
     careful: bool,
+    /// Few queries: keys and values stream past, and are asked for one product ahead.
+    streams: bool,
     wide: Vec<f32>,
     paired: Vec<Pair>,
     weights: Vec<Pair>,
@@ -56,14 +61,17 @@ pub(crate) struct Products<'a, T> {
 
 impl<'a, T: Element> Products<'a, T> {
     pub(crate) fn new(p: &'a Problem<'a, T>, block: &RowBlock, query: &'a Query, careful: bool) -> Self {
-        let (head, width) = ((block.batch, block.kv_head), block.width);
-        Products { p, query, head, width, careful, wide: Vec::new(), paired: Vec::new(), weights: Vec::new() }
+        let (head, width, streams) = ((block.batch, block.kv_head), block.width, block.rows.len() <= FEW);
+        Products { p, query, head, width, careful, streams, wide: Vec::new(), paired: Vec::new(), weights: Vec::new() }
     }
 
     /// `S = scale · K Qᵀ` of a tile of keys, `[keys, width]`.
     #[inline(always)]
     pub(crate) fn scores<V: Vector>(&mut self, v: V, tile: &Range<usize>, s: &mut [f32]) {
         let (n, width, dim) = (tile.len(), self.width, self.p.shape.head_dim);
+        if self.streams {
+            prefetch(v, &self.p.kv, Side::Values, self.head, tile.clone());
+        }
         match self.query {
             Query::Wide(q) => {
                 let Rows { data, stride } = rows(&self.p.kv, Side::Keys, self.head, tile.clone(), &mut self.wide);
@@ -100,6 +108,10 @@ impl<'a, T: Element> Products<'a, T> {
     #[inline(always)]
     pub(crate) fn accumulate<V: Vector>(&mut self, v: V, tile: Range<usize>, s: &[f32], out: &mut [f32]) {
         let (n, width, m, careful) = (tile.len(), self.width, self.p.shape.value_dim, self.careful);
+        if self.streams {
+            let next = tile.end..(tile.end + TILE).min(self.p.shape.keys(self.head.0));
+            prefetch(v, &self.p.kv, Side::Keys, self.head, next);
+        }
         match self.query {
             Query::Wide(_) => {
                 let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);

@@ -70,6 +70,10 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// `2ⁿ` where the low bits of `x` hold the integer `n`, −126 ≤ n ≤ 127, as they do after adding 1.5·2²³ to it.
     fn exponent(self, x: Self::F) -> Self::F;
 
+    /// Asks for the memory of a slice, which will be read soon.
+    #[inline(always)]
+    fn prefetch<T>(self, _soon: &[T]) {}
+
     /// The first `LANES` numbers of a slice.
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::F {
