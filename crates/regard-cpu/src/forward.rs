@@ -79,18 +79,19 @@ impl<T: Element> Task for Span<'_, T> {
         let width = block.width;
         let mut products = Products::new(p, block, query, careful);
         let mut state = None;
-        let mut s = vec![0.0; TILE * width];
+        let (mut s, mut decay) = (vec![0.0; TILE * width], vec![0.0; width]);
         for tile in tiles(self.keys) {
             let Some(kinds) = block.tile(&p.shape, rule, &tile) else { continue };
             let n = tile.len();
             products.scores(v, &tile, &mut s); // S = scale · K Qᵀ
             apply(rule, p.kernel, &kinds, &mut s); // score(S), mask
-            let state = state.get_or_insert_with(|| Partial::empty(width, p.shape.value_dim));
-            v.call(Absorb { state, s: &mut s[..n * width], width }); // m, ℓ, P
+            let state = state.get_or_insert_with(|| Partial { out: products.output(v), ..Partial::empty(width, 0) });
+            v.call(Absorb { state, s: &mut s[..n * width], decay: &mut decay }); // m, ℓ, P
+            products.rescale(v, &decay, &mut state.out);
             drop_out(p, block, &tile, &mut s);
             products.accumulate(v, tile, &s, &mut state.out); // O += Vᵀ P
         }
-        state
+        state.map(|state| Partial { out: products.finish(v, state.out), ..state })
     }
 }
 
@@ -139,11 +140,11 @@ fn finite<V: Vector>(v: V, max: V::F) -> V::F {
     v.select_below(max, v.splat(f32::MIN), v.splat(0.0), max)
 }
 
-/// One tile into a partial softmax: `s` becomes `P = exp(S − m)`, and what was gathered is scaled to the new maximum.
+/// One tile into a partial softmax: `s` becomes `P = exp(S − m)`, and what was gathered must be scaled by `decay` to the new maximum.
 struct Absorb<'a> {
     state: &'a mut Partial,
     s: &'a mut [f32],
-    width: usize,
+    decay: &'a mut [f32],
 }
 
 impl Task for Absorb<'_> {
@@ -151,7 +152,8 @@ impl Task for Absorb<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let Absorb { state, s, width } = self;
+        let Absorb { state, s, decay: decays } = self;
+        let width = decays.len();
         for lane in (0..width).step_by(V::LANES) {
             let before = v.load(&state.max[lane..]);
             let mut max = before;
@@ -168,10 +170,7 @@ impl Task for Absorb<'_> {
             }
             v.store(max, &mut state.max[lane..]);
             v.store(sum, &mut state.sum[lane..]);
-            for row in state.out.chunks_exact_mut(width) {
-                let decayed = v.mul(v.load(&row[lane..]), decay);
-                v.store(decayed, &mut row[lane..]);
-            }
+            v.store(decay, &mut decays[lane..]);
         }
     }
 }

@@ -12,11 +12,8 @@ use regard_core::{Element, Kv};
 
 use crate::block::{RowBlock, Rows, Side, prefetch, rows};
 use crate::forward::scores;
-use crate::simd::{Pair, Pairs, Product, Vector};
+use crate::simd::{Pair, Pairs, Product, Transpose, Vector};
 use crate::{Problem, TILE};
-
-/// Query rows for which reading keys and values takes longer than multiplying them.
-const FEW: usize = 16;
 
 /// The queries of a row block, as the products read them.
 pub(crate) enum Query {
@@ -44,77 +41,173 @@ impl Query {
     }
 }
 
+/// Query rows up to which keys and values, not queries, fill the vectors: with fewer rows than lanes, most lanes would idle.
+///
+/// An element is the same chain of operations either way (over `d` for a score, over keys for an output), so the bits are the same.
+const FEW: usize = 8;
+
 /// The products of a row block with one tile after another.
 pub(crate) struct Products<'a, T> {
     p: &'a Problem<'a, T>,
     query: &'a Query,
     /// Sequence and KV head.
     head: (usize, usize),
+    rows: usize,
     width: usize,
+    few: bool,
     careful: bool,
-    /// Few queries: keys and values stream past, and are asked for one product ahead.
-    streams: bool,
     wide: Vec<f32>,
+    wide_t: Vec<f32>,
     paired: Vec<Pair>,
+    paired_t: Vec<Pair>,
     weights: Vec<Pair>,
+    /// Scores of few rows, `[rows, TILE]`.
+    s_t: Vec<f32>,
 }
 
 impl<'a, T: Element> Products<'a, T> {
     pub(crate) fn new(p: &'a Problem<'a, T>, block: &RowBlock, query: &'a Query, careful: bool) -> Self {
-        let (head, width, streams) = ((block.batch, block.kv_head), block.width, block.rows.len() <= FEW);
-        Products { p, query, head, width, careful, streams, wide: Vec::new(), paired: Vec::new(), weights: Vec::new() }
+        let (head, rows, width) = ((block.batch, block.kv_head), block.rows.len(), block.width);
+        let few = rows <= FEW;
+        let (wide, wide_t, s_t) = (Vec::new(), Vec::new(), Vec::new());
+        let (paired, paired_t, weights) = (Vec::new(), Vec::new(), Vec::new());
+        Products { p, query, head, rows, width, few, careful, wide, wide_t, paired, paired_t, weights, s_t }
+    }
+
+    /// Zeros for the output while it is gathered: `[value_dim, width]`, or, of few rows, `[rows, value_dim padded]`.
+    pub(crate) fn output<V: Vector>(&self, _: V) -> Vec<f32> {
+        let dim = self.p.shape.value_dim;
+        vec![0.0; if self.few { self.rows * dim.next_multiple_of(V::LANES) } else { dim * self.width }]
+    }
+
+    /// A gathered output as `[value_dim, width]`.
+    pub(crate) fn finish<V: Vector>(&self, _: V, gathered: Vec<f32>) -> Vec<f32> {
+        if !self.few {
+            return gathered;
+        }
+        let dim = self.p.shape.value_dim;
+        let mut out = vec![0.0; dim * self.width];
+        for (i, row) in gathered.chunks_exact(dim.next_multiple_of(V::LANES).max(1)).enumerate() {
+            row[..dim].iter().zip(out[i..].iter_mut().step_by(self.width)).for_each(|(x, to)| *to = *x);
+        }
+        out
+    }
+
+    /// Scales the gathered output of each row, as its maximum moves.
+    #[inline(always)]
+    pub(crate) fn rescale<V: Vector>(&self, v: V, decay: &[f32], out: &mut [f32]) {
+        if self.few {
+            for (row, decay) in out.chunks_exact_mut((out.len() / self.rows).max(1)).zip(decay) {
+                row.chunks_exact_mut(V::LANES).for_each(|x| v.store(v.mul(v.load(x), v.splat(*decay)), x));
+            }
+        } else {
+            for row in out.chunks_exact_mut(self.width) {
+                for (x, decay) in row.chunks_exact_mut(V::LANES).zip(decay.chunks_exact(V::LANES)) {
+                    v.store(v.mul(v.load(x), v.load(decay)), x);
+                }
+            }
+        }
     }
 
     /// `S = scale · K Qᵀ` of a tile of keys, `[keys, width]`.
     #[inline(always)]
     pub(crate) fn scores<V: Vector>(&mut self, v: V, tile: &Range<usize>, s: &mut [f32]) {
         let (n, width, dim) = (tile.len(), self.width, self.p.shape.head_dim);
-        if self.streams {
+        if self.few {
             prefetch(v, &self.p.kv, Side::Values, self.head, tile.clone());
+            self.s_t.resize(self.rows * TILE, 0.0);
         }
+        let (m, c) = (self.rows, &mut self.s_t[..]);
         match self.query {
             Query::Wide(q) => {
                 let Rows { data, stride } = rows(&self.p.kv, Side::Keys, self.head, tile.clone(), &mut self.wide);
-                v.call(scores(data, stride, q, s, (n, width, dim)));
+                if self.few {
+                    grow(&mut self.wide_t, dim * TILE);
+                    v.call(Transpose { from: data, from_row: stride, to: &mut self.wide_t, to_row: TILE, rows: n, columns: dim });
+                    let (b, k) = (&self.wide_t[..], dim);
+                    v.call(Product {
+                        a: q,
+                        a_row: 1,
+                        a_column: width,
+                        b,
+                        b_row: TILE,
+                        c,
+                        c_row: TILE,
+                        m,
+                        n: TILE,
+                        k,
+                        add: false,
+                        careful: false,
+                    });
+                } else {
+                    v.call(scores(data, stride, q, s, (n, width, dim)));
+                }
             }
             Query::Paired { pairs, q, scale } => {
                 let k = dim.div_ceil(2);
-                self.paired.resize(TILE * k, Pair::default());
+                grow(&mut self.paired, TILE * k);
                 let paired = &mut self.paired;
                 each_row(&self.p.kv, Side::Keys, self.head, tile.clone(), |i, row| pair_elements(row, &mut paired[i * k..][..k]));
-                let (a, a_row, a_column) = (&self.paired[..], k, 1);
-                pairs.multiply(Product {
-                    a,
-                    a_row,
-                    a_column,
-                    b: q,
-                    b_row: width,
-                    c: s,
-                    c_row: width,
-                    m: n,
-                    n: width,
-                    k,
-                    add: false,
-                    careful: false,
-                });
-                if *scale != 1.0 {
-                    s[..n * width].iter_mut().for_each(|s| *s *= scale);
+                if self.few {
+                    grow(&mut self.paired_t, k * TILE);
+                    let (from, to) = (Pair::bits(&self.paired), Pair::bits_mut(&mut self.paired_t));
+                    v.call(Transpose { from, from_row: k, to, to_row: TILE, rows: n, columns: k });
+                    let b = &self.paired_t[..];
+                    pairs.multiply(Product {
+                        a: q,
+                        a_row: 1,
+                        a_column: width,
+                        b,
+                        b_row: TILE,
+                        c,
+                        c_row: TILE,
+                        m,
+                        n: TILE,
+                        k,
+                        add: false,
+                        careful: false,
+                    });
+                    c.iter_mut().for_each(|s| *s *= scale);
+                } else {
+                    let a = &self.paired[..];
+                    pairs.multiply(Product {
+                        a,
+                        a_row: k,
+                        a_column: 1,
+                        b: q,
+                        b_row: width,
+                        c: s,
+                        c_row: width,
+                        m: n,
+                        n: width,
+                        k,
+                        add: false,
+                        careful: false,
+                    });
+                    if *scale != 1.0 {
+                        s[..n * width].iter_mut().for_each(|s| *s *= scale);
+                    }
                 }
             }
         }
+        for (i, row) in self.s_t.chunks_exact(TILE).enumerate() {
+            row[..n].iter().zip(s[i..].iter_mut().step_by(width)).for_each(|(x, s)| *s = *x);
+        }
     }
 
-    /// `O += Vᵀ P` of a tile: weights `s` are `[keys, width]`, `out` is `[value_dim, width]`.
+    /// `O += Vᵀ P` of a tile: weights `s` are `[keys, width]`, `out` is as [`Products::output`] made it.
     #[inline(always)]
     pub(crate) fn accumulate<V: Vector>(&mut self, v: V, tile: Range<usize>, s: &[f32], out: &mut [f32]) {
-        let (n, width, m, careful) = (tile.len(), self.width, self.p.shape.value_dim, self.careful);
-        if self.streams {
+        let (n, width, dim, careful) = (tile.len(), self.width, self.p.shape.value_dim, self.careful);
+        let padded = if self.few { dim.next_multiple_of(V::LANES) } else { dim };
+        if self.few {
             let next = tile.end..(tile.end + TILE).min(self.p.shape.keys(self.head.0));
             prefetch(v, &self.p.kv, Side::Keys, self.head, next);
         }
+        let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);
+        let row = |j: usize| data.get(j * stride..j * stride + dim).filter(|_| j < n);
         match self.query {
-            Query::Wide(_) => {
-                let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);
+            Query::Wide(_) if !self.few => {
                 v.call(Product {
                     a: data,
                     a_row: 1,
@@ -123,8 +216,31 @@ impl<'a, T: Element> Products<'a, T> {
                     b_row: width,
                     c: out,
                     c_row: width,
-                    m,
+                    m: dim,
                     n: width,
+                    k: n,
+                    add: true,
+                    careful,
+                });
+            }
+            Query::Wide(_) => {
+                let (mut b, mut b_row) = (data, stride);
+                if padded != dim {
+                    grow(&mut self.wide_t, TILE * padded);
+                    let to = self.wide_t.chunks_exact_mut(padded).take(n).enumerate();
+                    to.for_each(|(j, to)| to[..dim].copy_from_slice(row(j).unwrap_or_default()));
+                    (b, b_row) = (&self.wide_t, padded);
+                }
+                v.call(Product {
+                    a: s,
+                    a_row: 1,
+                    a_column: width,
+                    b,
+                    b_row,
+                    c: out,
+                    c_row: padded,
+                    m: self.rows,
+                    n: padded,
                     k: n,
                     add: true,
                     careful,
@@ -132,31 +248,54 @@ impl<'a, T: Element> Products<'a, T> {
             }
             Query::Paired { pairs, .. } => {
                 let k = n.div_ceil(2);
-                self.paired.resize(TILE * m, Pair::default());
-                self.weights.resize(TILE / 2 * width, Pair::default());
+                grow(&mut self.weights, TILE / 2 * width);
                 pairs.pair_weights(&s[..n * width], width, &mut self.weights[..k * width]);
-                let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);
-                for (j, to) in self.paired.chunks_exact_mut(m.max(1)).enumerate().take(k) {
-                    let row = |j: usize| data.get(j * stride..j * stride + m).filter(|_| j < n);
+                // Columns beyond `dim` keep what they held: what comes of them is not read.
+                grow(&mut self.paired, k * padded);
+                for (j, to) in self.paired.chunks_exact_mut(padded.max(1)).enumerate().take(k) {
                     pair_rows(row(2 * j).unwrap_or_default(), row(2 * j + 1), to);
                 }
-                let (a, b) = (&self.paired[..], &self.weights[..]);
-                pairs.multiply(Product {
-                    a,
-                    a_row: 1,
-                    a_column: m,
-                    b,
-                    b_row: width,
-                    c: out,
-                    c_row: width,
-                    m,
-                    n: width,
-                    k,
-                    add: true,
-                    careful,
+                let (values, weights) = (&self.paired[..], &self.weights[..]);
+                pairs.multiply(match self.few {
+                    true => Product {
+                        a: weights,
+                        a_row: 1,
+                        a_column: width,
+                        b: values,
+                        b_row: padded,
+                        c: out,
+                        c_row: padded,
+                        m: self.rows,
+                        n: padded,
+                        k,
+                        add: true,
+                        careful,
+                    },
+                    false => Product {
+                        a: values,
+                        a_row: 1,
+                        a_column: dim,
+                        b: weights,
+                        b_row: width,
+                        c: out,
+                        c_row: width,
+                        m: dim,
+                        n: width,
+                        k,
+                        add: true,
+                        careful,
+                    },
                 });
             }
         }
+    }
+}
+
+/// Makes room for `n` elements; what is there stays.
+#[inline(always)]
+fn grow<N: Clone + Default>(scratch: &mut Vec<N>, n: usize) {
+    if scratch.len() < n {
+        scratch.resize(n, N::default());
     }
 }
 

@@ -8,9 +8,11 @@ pub(crate) mod avx512;
 pub(crate) mod pairs;
 mod product;
 pub(crate) mod scalar;
+mod transpose;
 
 pub(crate) use pairs::{Pair, Pairs};
 pub(crate) use product::Product;
+pub(crate) use transpose::Transpose;
 
 /// A piece of work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
 pub(crate) trait Task {
@@ -69,6 +71,20 @@ pub(crate) trait Vector: Copy + Send + Sync {
 
     /// `2ⁿ` where the low bits of `x` hold the integer `n`, −126 ≤ n ≤ 127, as they do after adding 1.5·2²³ to it.
     fn exponent(self, x: Self::F) -> Self::F;
+
+    /// Writes the transpose of a block of `LANES` by `LANES` numbers; rows are `from_row` and `to_row` apart.
+    ///
+    /// # Safety
+    /// Every row of `from` is valid for reading, every row of `to` for writing, `LANES` numbers, and the two do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_raw(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: rows and columns are below `LANES`; the rest is the caller's promise.
+                unsafe { *to.add(j * to_row + i) = *from.add(i * from_row + j) };
+            }
+        }
+    }
 
     /// Asks for the memory of a slice, which will be read soon.
     #[inline(always)]

@@ -16,6 +16,20 @@ impl Pair {
         Pair(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
     }
 
+    /// The bits of pairs, to be moved as if they were numbers.
+    #[inline(always)]
+    pub(crate) fn bits(pairs: &[Pair]) -> &[f32] {
+        // SAFETY: a `Pair` is a u32, which has the size and the alignment of an f32; every pattern of bits is an f32.
+        unsafe { std::slice::from_raw_parts(pairs.as_ptr().cast(), pairs.len()) }
+    }
+
+    /// [`Pair::bits`], to be written.
+    #[inline(always)]
+    pub(crate) fn bits_mut(pairs: &mut [Pair]) -> &mut [f32] {
+        // SAFETY: as for `bits`; every pattern of bits is a `Pair`.
+        unsafe { std::slice::from_raw_parts_mut(pairs.as_mut_ptr().cast(), pairs.len()) }
+    }
+
     /// Two f32 that are bf16 already: their lower halves are 0.
     #[inline(always)]
     pub(crate) fn of_exact(first: f32, second: f32) -> Self {
