@@ -12,7 +12,7 @@ use crate::exp::exp;
 use crate::products::{Products, Query};
 use crate::rule::TileRule;
 use crate::scatter::{RowWriter, split};
-use crate::simd::{Product, Task, Vector};
+use crate::simd::{Task, Vector};
 use crate::walk::splits_keys;
 use crate::{Problem, SPAN, TILE};
 
@@ -92,31 +92,6 @@ impl<T: Element> Task for Span<'_, T> {
             products.accumulate(v, tile, &s, &mut state.out); // O += Vᵀ P
         }
         state.map(|state| Partial { out: products.finish(v, state.out), ..state })
-    }
-}
-
-/// `S = K·Q`, `[keys, width]`, where `q` is `[dim, width]`.
-#[inline(always)]
-pub(crate) fn scores<'a>(
-    k: &'a [f32],
-    k_stride: usize,
-    q: &'a [f32],
-    s: &'a mut [f32],
-    (keys, width, dim): (usize, usize, usize),
-) -> Product<'a> {
-    Product {
-        a: k,
-        a_row: k_stride,
-        a_column: 1,
-        b: q,
-        b_row: width,
-        c: s,
-        c_row: width,
-        m: keys,
-        n: width,
-        k: dim,
-        add: false,
-        careful: false,
     }
 }
 

@@ -11,7 +11,6 @@ use half::bf16;
 use regard_core::{Element, Kv};
 
 use crate::block::{RowBlock, Rows, Side, prefetch, rows};
-use crate::forward::scores;
 use crate::simd::{Pair, Pairs, Product, Transpose, Vector};
 use crate::{Problem, TILE};
 
@@ -112,33 +111,18 @@ impl<'a, T: Element> Products<'a, T> {
     /// `S = scale · K Qᵀ` of a tile of keys, `[keys, width]`.
     #[inline(always)]
     pub(crate) fn scores<V: Vector>(&mut self, v: V, tile: &Range<usize>, s: &mut [f32]) {
-        let (n, width, dim) = (tile.len(), self.width, self.p.shape.head_dim);
+        let (n, rows_len, width, dim) = (tile.len(), self.rows, self.width, self.p.shape.head_dim);
         if self.few {
             prefetch(v, &self.p.kv, Side::Values, self.head, tile.clone());
-            self.s_t.resize(self.rows * TILE, 0.0);
+            grow(&mut self.s_t, rows_len * TILE);
         }
-        let (m, c) = (self.rows, &mut self.s_t[..]);
         match self.query {
             Query::Wide(q) => {
                 let Rows { data, stride } = rows(&self.p.kv, Side::Keys, self.head, tile.clone(), &mut self.wide);
                 if self.few {
                     grow(&mut self.wide_t, dim * TILE);
                     v.call(Transpose { from: data, from_row: stride, to: &mut self.wide_t, to_row: TILE, rows: n, columns: dim });
-                    let (b, k) = (&self.wide_t[..], dim);
-                    v.call(Product {
-                        a: q,
-                        a_row: 1,
-                        a_column: width,
-                        b,
-                        b_row: TILE,
-                        c,
-                        c_row: TILE,
-                        m,
-                        n: TILE,
-                        k,
-                        add: false,
-                        careful: false,
-                    });
+                    v.call(few_scores(q, &self.wide_t, &mut self.s_t, (rows_len, width, dim)));
                 } else {
                     v.call(scores(data, stride, q, s, (n, width, dim)));
                 }
@@ -148,45 +132,18 @@ impl<'a, T: Element> Products<'a, T> {
                 grow(&mut self.paired, TILE * k);
                 let paired = &mut self.paired;
                 each_row(&self.p.kv, Side::Keys, self.head, tile.clone(), |i, row| pair_elements(row, &mut paired[i * k..][..k]));
-                if self.few {
+                let scaled = if self.few {
                     grow(&mut self.paired_t, k * TILE);
                     let (from, to) = (Pair::bits(&self.paired), Pair::bits_mut(&mut self.paired_t));
                     v.call(Transpose { from, from_row: k, to, to_row: TILE, rows: n, columns: k });
-                    let b = &self.paired_t[..];
-                    pairs.multiply(Product {
-                        a: q,
-                        a_row: 1,
-                        a_column: width,
-                        b,
-                        b_row: TILE,
-                        c,
-                        c_row: TILE,
-                        m,
-                        n: TILE,
-                        k,
-                        add: false,
-                        careful: false,
-                    });
-                    c.iter_mut().for_each(|s| *s *= scale);
+                    pairs.multiply(few_scores(q, &self.paired_t, &mut self.s_t, (rows_len, width, k)));
+                    &mut self.s_t[..]
                 } else {
-                    let a = &self.paired[..];
-                    pairs.multiply(Product {
-                        a,
-                        a_row: k,
-                        a_column: 1,
-                        b: q,
-                        b_row: width,
-                        c: s,
-                        c_row: width,
-                        m: n,
-                        n: width,
-                        k,
-                        add: false,
-                        careful: false,
-                    });
-                    if *scale != 1.0 {
-                        s[..n * width].iter_mut().for_each(|s| *s *= scale);
-                    }
+                    pairs.multiply(scores(&self.paired, k, q, s, (n, width, k)));
+                    &mut s[..n * width]
+                };
+                if *scale != 1.0 {
+                    scaled.iter_mut().for_each(|s| *s *= scale);
                 }
             }
         }
@@ -206,89 +163,81 @@ impl<'a, T: Element> Products<'a, T> {
         }
         let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);
         let row = |j: usize| data.get(j * stride..j * stride + dim).filter(|_| j < n);
+        // Columns from `dim` to `padded` keep what they held: what comes of them is not read.
         match self.query {
-            Query::Wide(_) if !self.few => {
-                v.call(Product {
-                    a: data,
-                    a_row: 1,
-                    a_column: stride,
-                    b: s,
-                    b_row: width,
-                    c: out,
-                    c_row: width,
-                    m: dim,
-                    n: width,
-                    k: n,
-                    add: true,
-                    careful,
-                });
-            }
+            Query::Wide(_) if !self.few => v.call(outputs(data, stride, s, out, (dim, width, n), careful)),
+            Query::Wide(_) if padded == dim => v.call(few_outputs(s, width, data, stride, out, (self.rows, padded, n), careful)),
             Query::Wide(_) => {
-                let (mut b, mut b_row) = (data, stride);
-                if padded != dim {
-                    grow(&mut self.wide_t, TILE * padded);
-                    let to = self.wide_t.chunks_exact_mut(padded).take(n).enumerate();
-                    to.for_each(|(j, to)| to[..dim].copy_from_slice(row(j).unwrap_or_default()));
-                    (b, b_row) = (&self.wide_t, padded);
-                }
-                v.call(Product {
-                    a: s,
-                    a_row: 1,
-                    a_column: width,
-                    b,
-                    b_row,
-                    c: out,
-                    c_row: padded,
-                    m: self.rows,
-                    n: padded,
-                    k: n,
-                    add: true,
-                    careful,
-                });
+                grow(&mut self.wide_t, TILE * padded);
+                let to = self.wide_t.chunks_exact_mut(padded).take(n).enumerate();
+                to.for_each(|(j, to)| to[..dim].copy_from_slice(row(j).unwrap_or_default()));
+                v.call(few_outputs(s, width, &self.wide_t, padded, out, (self.rows, padded, n), careful));
             }
             Query::Paired { pairs, .. } => {
                 let k = n.div_ceil(2);
                 grow(&mut self.weights, TILE / 2 * width);
                 pairs.pair_weights(&s[..n * width], width, &mut self.weights[..k * width]);
-                // Columns beyond `dim` keep what they held: what comes of them is not read.
                 grow(&mut self.paired, k * padded);
                 for (j, to) in self.paired.chunks_exact_mut(padded.max(1)).enumerate().take(k) {
                     pair_rows(row(2 * j).unwrap_or_default(), row(2 * j + 1), to);
                 }
-                let (values, weights) = (&self.paired[..], &self.weights[..]);
+                let (values, weights) = (&self.paired, &self.weights);
                 pairs.multiply(match self.few {
-                    true => Product {
-                        a: weights,
-                        a_row: 1,
-                        a_column: width,
-                        b: values,
-                        b_row: padded,
-                        c: out,
-                        c_row: padded,
-                        m: self.rows,
-                        n: padded,
-                        k,
-                        add: true,
-                        careful,
-                    },
-                    false => Product {
-                        a: values,
-                        a_row: 1,
-                        a_column: dim,
-                        b: weights,
-                        b_row: width,
-                        c: out,
-                        c_row: width,
-                        m: dim,
-                        n: width,
-                        k,
-                        add: true,
-                        careful,
-                    },
+                    true => few_outputs(weights, width, values, padded, out, (self.rows, padded, k), careful),
+                    false => outputs(values, dim, weights, out, (dim, width, k), careful),
                 });
             }
         }
     }
+}
+
+/// `S = K·Q`, `[keys, width]`: `k` is `[keys, dim]`, `q` is `[dim, width]`.
+#[inline(always)]
+pub(crate) fn scores<'a, N>(
+    k: &'a [N],
+    k_row: usize,
+    q: &'a [N],
+    s: &'a mut [f32],
+    (keys, width, dim): (usize, usize, usize),
+) -> Product<'a, N> {
+    let (a_column, add, careful) = (1, false, false);
+    Product { a: k, a_row: k_row, a_column, b: q, b_row: width, c: s, c_row: width, m: keys, n: width, k: dim, add, careful }
+}
+
+/// `Sᵀ = Qᵀ·Kᵀ`, `[rows, TILE]`: `q` is `[dim, width]`, `k_t` is `[dim, TILE]`.
+#[inline(always)]
+fn few_scores<'a, N>(q: &'a [N], k_t: &'a [N], s_t: &'a mut [f32], (rows, width, dim): (usize, usize, usize)) -> Product<'a, N> {
+    let (a_row, add, careful) = (1, false, false);
+    Product { a: q, a_row, a_column: width, b: k_t, b_row: TILE, c: s_t, c_row: TILE, m: rows, n: TILE, k: dim, add, careful }
+}
+
+/// `O += Vᵀ·P`, `[dim, width]`: `v` is `[keys, dim]`, `p` is `[keys, width]`.
+#[inline(always)]
+fn outputs<'a, N>(
+    v: &'a [N],
+    v_row: usize,
+    p: &'a [N],
+    out: &'a mut [f32],
+    (dim, width, keys): (usize, usize, usize),
+    careful: bool,
+) -> Product<'a, N> {
+    let (a_row, add) = (1, true);
+    Product { a: v, a_row, a_column: v_row, b: p, b_row: width, c: out, c_row: width, m: dim, n: width, k: keys, add, careful }
+}
+
+/// `Oᵀ += Pᵀ·V`, `[rows, dim]`: `p` is `[keys, width]`, `v` is `[keys, dim]`.
+#[inline(always)]
+fn few_outputs<'a, N>(
+    p: &'a [N],
+    width: usize,
+    v: &'a [N],
+    v_row: usize,
+    out: &'a mut [f32],
+    (rows, dim, keys): (usize, usize, usize),
+    careful: bool,
+) -> Product<'a, N> {
+    let (a_row, add) = (1, true);
+    Product { a: p, a_row, a_column: width, b: v, b_row: v_row, c: out, c_row: dim, m: rows, n: dim, k: keys, add, careful }
 }
 
 /// Makes room for `n` elements; what is there stays.

@@ -11,7 +11,8 @@ use regard_core::{BiasSink, Element, Kv, View};
 
 use crate::block::{RowBlock, Rows, Side, apply, group_row, ranges, rows, tiles};
 use crate::exp::exp;
-use crate::forward::{drop_out, scores};
+use crate::forward::drop_out;
+use crate::products::scores;
 use crate::rule::SlopeRule;
 use crate::simd::{Product, Task, Vector};
 use crate::{Problem, ROWS, TILE};
