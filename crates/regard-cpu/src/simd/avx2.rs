@@ -114,20 +114,22 @@ impl Vector for Avx2 {
     unsafe fn transpose_raw(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         // SAFETY: proven by the token; the caller promises eight rows of eight numbers on both sides.
         unsafe {
-            let r: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(from.add(i * from_row)));
-            let low = |a: __m256, b: __m256| _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
-            let high = |a: __m256, b: __m256| _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+            let mut r = [_mm256_setzero_ps(); 8];
+            for (i, r) in r.iter_mut().enumerate() {
+                *r = _mm256_loadu_ps(from.add(i * from_row));
+            }
             for c in 0..4 {
                 // Half L of `u[i]` is column 4·L + c of rows 4·i..4·i + 4.
-                let u: [__m256; 2] = std::array::from_fn(|i| {
+                let mut u = [_mm256_setzero_ps(); 2];
+                for (i, u) in u.iter_mut().enumerate() {
                     let [r0, r1, r2, r3] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
-                    match c {
-                        0 => low(_mm256_unpacklo_ps(r0, r1), _mm256_unpacklo_ps(r2, r3)),
-                        1 => high(_mm256_unpacklo_ps(r0, r1), _mm256_unpacklo_ps(r2, r3)),
-                        2 => low(_mm256_unpackhi_ps(r0, r1), _mm256_unpackhi_ps(r2, r3)),
-                        _ => high(_mm256_unpackhi_ps(r0, r1), _mm256_unpackhi_ps(r2, r3)),
-                    }
-                });
+                    let (a, b) = match c < 2 {
+                        true => (_mm256_unpacklo_ps(r0, r1), _mm256_unpacklo_ps(r2, r3)),
+                        false => (_mm256_unpackhi_ps(r0, r1), _mm256_unpackhi_ps(r2, r3)),
+                    };
+                    let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+                    *u = _mm256_castpd_ps(if c % 2 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) });
+                }
                 _mm256_storeu_ps(to.add(c * to_row), _mm256_permute2f128_ps::<0x20>(u[0], u[1]));
                 _mm256_storeu_ps(to.add((4 + c) * to_row), _mm256_permute2f128_ps::<0x31>(u[0], u[1]));
             }

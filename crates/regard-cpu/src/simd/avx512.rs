@@ -118,20 +118,22 @@ impl Vector for Avx512 {
     unsafe fn transpose_raw(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         // SAFETY: proven by the token; the caller promises sixteen rows of sixteen numbers on both sides.
         unsafe {
-            let r: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_row)));
-            let low = |a: __m512, b: __m512| _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-            let high = |a: __m512, b: __m512| _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (i, r) in r.iter_mut().enumerate() {
+                *r = _mm512_loadu_ps(from.add(i * from_row));
+            }
             for c in 0..4 {
                 // Quarter L of `u[i]` is column 4·L + c of rows 4·i..4·i + 4.
-                let u: [__m512; 4] = std::array::from_fn(|i| {
+                let mut u = [_mm512_setzero_ps(); 4];
+                for (i, u) in u.iter_mut().enumerate() {
                     let [r0, r1, r2, r3] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
-                    match c {
-                        0 => low(_mm512_unpacklo_ps(r0, r1), _mm512_unpacklo_ps(r2, r3)),
-                        1 => high(_mm512_unpacklo_ps(r0, r1), _mm512_unpacklo_ps(r2, r3)),
-                        2 => low(_mm512_unpackhi_ps(r0, r1), _mm512_unpackhi_ps(r2, r3)),
-                        _ => high(_mm512_unpackhi_ps(r0, r1), _mm512_unpackhi_ps(r2, r3)),
-                    }
-                });
+                    let (a, b) = match c < 2 {
+                        true => (_mm512_unpacklo_ps(r0, r1), _mm512_unpacklo_ps(r2, r3)),
+                        false => (_mm512_unpackhi_ps(r0, r1), _mm512_unpackhi_ps(r2, r3)),
+                    };
+                    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                    *u = _mm512_castpd_ps(if c % 2 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) });
+                }
                 let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(u[0], u[1]), _mm512_shuffle_f32x4::<0xDD>(u[0], u[1]));
                 let (even_2, odd_2) = (_mm512_shuffle_f32x4::<0x88>(u[2], u[3]), _mm512_shuffle_f32x4::<0xDD>(u[2], u[3]));
                 _mm512_storeu_ps(to.add(c * to_row), _mm512_shuffle_f32x4::<0x88>(even, even_2));
