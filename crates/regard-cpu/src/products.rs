@@ -60,6 +60,8 @@ pub(crate) struct Products<'a, T> {
     paired: Vec<Pair>,
     paired_t: Vec<Pair>,
     weights: Vec<Pair>,
+    /// Rows whose elements are not neighbours.
+    copies: [Vec<T>; 2],
     /// Scores of few rows, `[rows, TILE]`.
     s_t: Vec<f32>,
 }
@@ -69,8 +71,8 @@ impl<'a, T: Element> Products<'a, T> {
         let (head, rows, width) = ((block.batch, block.kv_head), block.rows.len(), block.width);
         let few = rows <= FEW;
         let (wide, wide_t, s_t) = (Vec::new(), Vec::new(), Vec::new());
-        let (paired, paired_t, weights) = (Vec::new(), Vec::new(), Vec::new());
-        Products { p, query, head, rows, width, few, careful, wide, wide_t, paired, paired_t, weights, s_t }
+        let (paired, paired_t, weights, copies) = (Vec::new(), Vec::new(), Vec::new(), Default::default());
+        Products { p, query, head, rows, width, few, careful, wide, wide_t, paired, paired_t, weights, copies, s_t }
     }
 
     /// Zeros for the output while it is gathered: `[value_dim, width]`, or, of few rows, `[rows, value_dim padded]`.
@@ -130,8 +132,9 @@ impl<'a, T: Element> Products<'a, T> {
             Query::Paired { pairs, q, scale } => {
                 let k = dim.div_ceil(2);
                 grow(&mut self.paired, TILE * k);
-                let paired = &mut self.paired;
-                each_row(&self.p.kv, Side::Keys, self.head, tile.clone(), |i, row| pair_elements(row, &mut paired[i * k..][..k]));
+                for (to, l) in self.paired.chunks_exact_mut(k.max(1)).zip(tile.clone()) {
+                    pair_elements(row(&self.p.kv, Side::Keys, self.head, l, &mut self.copies[0]), to);
+                }
                 let scaled = if self.few {
                     grow(&mut self.paired_t, k * TILE);
                     let (from, to) = (Pair::bits(&self.paired), Pair::bits_mut(&mut self.paired_t));
@@ -161,17 +164,21 @@ impl<'a, T: Element> Products<'a, T> {
             let next = tile.end..(tile.end + TILE).min(self.p.shape.keys(self.head.0));
             prefetch(v, &self.p.kv, Side::Keys, self.head, next);
         }
-        let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);
-        let row = |j: usize| data.get(j * stride..j * stride + dim).filter(|_| j < n);
         // Columns from `dim` to `padded` keep what they held: what comes of them is not read.
         match self.query {
-            Query::Wide(_) if !self.few => v.call(outputs(data, stride, s, out, (dim, width, n), careful)),
-            Query::Wide(_) if padded == dim => v.call(few_outputs(s, width, data, stride, out, (self.rows, padded, n), careful)),
             Query::Wide(_) => {
-                grow(&mut self.wide_t, TILE * padded);
-                let to = self.wide_t.chunks_exact_mut(padded).take(n).enumerate();
-                to.for_each(|(j, to)| to[..dim].copy_from_slice(row(j).unwrap_or_default()));
-                v.call(few_outputs(s, width, &self.wide_t, padded, out, (self.rows, padded, n), careful));
+                let Rows { data, stride } = rows(&self.p.kv, Side::Values, self.head, tile, &mut self.wide);
+                if !self.few {
+                    v.call(outputs(data, stride, s, out, (dim, width, n), careful));
+                } else if padded == dim {
+                    v.call(few_outputs(s, width, data, stride, out, (self.rows, padded, n), careful));
+                } else {
+                    grow(&mut self.wide_t, TILE * padded);
+                    for (j, to) in self.wide_t.chunks_exact_mut(padded).take(n).enumerate() {
+                        to[..dim].copy_from_slice(&data[j * stride..][..dim]);
+                    }
+                    v.call(few_outputs(s, width, &self.wide_t, padded, out, (self.rows, padded, n), careful));
+                }
             }
             Query::Paired { pairs, .. } => {
                 let k = n.div_ceil(2);
@@ -179,7 +186,14 @@ impl<'a, T: Element> Products<'a, T> {
                 pairs.pair_weights(&s[..n * width], width, &mut self.weights[..k * width]);
                 grow(&mut self.paired, k * padded);
                 for (j, to) in self.paired.chunks_exact_mut(padded.max(1)).enumerate().take(k) {
-                    pair_rows(row(2 * j).unwrap_or_default(), row(2 * j + 1), to);
+                    let [first, second] = &mut self.copies;
+                    let l = tile.start + 2 * j;
+                    let first = row(&self.p.kv, Side::Values, self.head, l, first);
+                    if l + 1 < tile.end {
+                        pair_rows(first, row(&self.p.kv, Side::Values, self.head, l + 1, second), to);
+                    } else {
+                        pair_last_row(first, to);
+                    }
                 }
                 let (values, weights) = (&self.paired, &self.weights);
                 pairs.multiply(match self.few {
@@ -258,40 +272,41 @@ fn pair_elements(row: &[bf16], to: &mut [Pair]) {
     }
 }
 
-/// Two rows of bf16 values, widened, become one row of pairs.
+/// A last row gets zeros for a partner.
 #[inline(always)]
-fn pair_rows(first: &[f32], second: Option<&[f32]>, to: &mut [Pair]) {
-    match second {
-        Some(second) => to.iter_mut().zip(first).zip(second).for_each(|((to, a), b)| *to = Pair::of_exact(*a, *b)),
-        None => to.iter_mut().zip(first).for_each(|(to, a)| *to = Pair::of_exact(*a, 0.0)),
+fn pair_last_row(row: &[bf16], to: &mut [Pair]) {
+    for (to, a) in to.iter_mut().zip(row) {
+        *to = Pair::new(*a, bf16::ZERO);
     }
 }
 
-/// Calls `f` with each row of keys or values of a sequence and KV head, as bf16; `f` gets the index within `range`.
+/// Two rows become one row of pairs.
 #[inline(always)]
-fn each_row<T: Element>(
-    kv: &Kv<'_, T>,
-    side: Side,
-    (batch, head): (usize, usize),
-    range: Range<usize>,
-    mut f: impl FnMut(usize, &[bf16]),
-) {
-    let mut copied = Vec::new();
-    for (i, l) in range.enumerate() {
-        let row = match *kv {
-            Kv::Dense { k, v } => {
-                let view = if let Side::Keys = side { k } else { v };
-                view.row(batch, head, l).unwrap_or_else(|| {
-                    copied.clear();
-                    copied.extend((0..view.shape()[3]).map(|d| view.at([batch, head, l, d])));
-                    &copied
-                })
-            }
-            Kv::Paged { cache, layer, seqs } => match side {
-                Side::Keys => &cache.key_rows(layer, seqs[batch], head, l)[..cache.shape().head_dim],
-                Side::Values => &cache.value_rows(layer, seqs[batch], head, l)[..cache.shape().value_dim],
-            },
-        };
-        f(i, T::as_bf16(row).unwrap_or_default());
+fn pair_rows(first: &[bf16], second: &[bf16], to: &mut [Pair]) {
+    for ((to, a), b) in to.iter_mut().zip(first).zip(second) {
+        *to = Pair::new(*a, *b);
     }
+}
+
+/// A row of keys or values of a sequence and KV head: in place where its elements are neighbours, else copied.
+#[inline(always)]
+fn row<'a, T: Element>(kv: &Kv<'a, T>, side: Side, (batch, head): (usize, usize), l: usize, copy: &'a mut Vec<T>) -> &'a [bf16] {
+    let row = match *kv {
+        Kv::Dense { k, v } => {
+            let view = if let Side::Keys = side { k } else { v };
+            match view.row(batch, head, l) {
+                Some(row) => row,
+                None => {
+                    copy.clear();
+                    copy.extend((0..view.shape()[3]).map(|d| view.at([batch, head, l, d])));
+                    copy
+                }
+            }
+        }
+        Kv::Paged { cache, layer, seqs } => match side {
+            Side::Keys => &cache.key_rows(layer, seqs[batch], head, l)[..cache.shape().head_dim],
+            Side::Values => &cache.value_rows(layer, seqs[batch], head, l)[..cache.shape().value_dim],
+        },
+    };
+    T::as_bf16(row).unwrap_or_default()
 }

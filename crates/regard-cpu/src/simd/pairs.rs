@@ -29,12 +29,6 @@ impl Pair {
         // SAFETY: as for `bits`; every pattern of bits is a `Pair`.
         unsafe { std::slice::from_raw_parts_mut(pairs.as_mut_ptr().cast(), pairs.len()) }
     }
-
-    /// Two f32 that are bf16 already: their lower halves are 0.
-    #[inline(always)]
-    pub(crate) fn of_exact(first: f32, second: f32) -> Self {
-        Pair(first.to_bits() >> 16 | second.to_bits() & 0xFFFF_0000)
-    }
 }
 
 /// The weights of a tile: `from` is `[keys, width]`, `to` is `[⌈keys / 2⌉, width]`, rounded to nearest even. A last key without a
