@@ -24,16 +24,13 @@ pub(crate) enum Query {
 
 impl Query {
     pub(crate) fn of<T: Element>(p: &Problem<'_, T>, block: &RowBlock) -> Query {
-        let Some(pairs) = p.kernel.pairs().filter(|_| T::as_bf16(&[]).is_some()) else {
-            let mut q = vec![0.0; p.shape.head_dim * block.width];
-            block.pack(&p.q, p.scale, &mut q);
-            return Query::Wide(q);
-        };
+        let pairs = p.kernel.pairs().filter(|_| T::as_bf16(&[]).is_some());
         // A power of two may go into bf16 queries, any other scale would round them.
         let exact = p.scale.is_normal() && p.scale.to_bits().trailing_zeros() >= 23 && (1e-6..1e6).contains(&p.scale.abs());
-        let (inside, scale) = if exact { (p.scale, 1.0) } else { (1.0, p.scale) };
+        let (inside, scale) = if pairs.is_none() || exact { (p.scale, 1.0) } else { (1.0, p.scale) };
         let mut wide = vec![0.0; p.shape.head_dim * block.width];
         block.pack(&p.q, inside, &mut wide);
+        let Some(pairs) = pairs else { return Query::Wide(wide) };
         let mut q = vec![Pair::default(); p.shape.head_dim.div_ceil(2) * block.width];
         pairs.pair_weights(&wide, block.width, &mut q);
         Query::Paired { pairs, q, scale }
