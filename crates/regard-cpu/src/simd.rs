@@ -69,8 +69,8 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// `x = 0 ? a : b`, lane by lane.
     fn select_zero(self, x: Self::F, a: Self::F, b: Self::F) -> Self::F;
 
-    /// `2ⁿ` where the low bits of `x` hold the integer `n`, −126 ≤ n ≤ 127, as they do after adding 1.5·2²³ to it.
-    fn exponent(self, x: Self::F) -> Self::F;
+    /// `y · 2ⁿ` for an integral `n`, −126 ≤ n ≤ 127, and 0 where `x < low`, lane by lane.
+    fn scale_above(self, x: Self::F, low: Self::F, y: Self::F, n: Self::F) -> Self::F;
 
     /// Writes the transpose of a block of `LANES` by `LANES` numbers; rows are `from_row` and `to_row` apart.
     ///

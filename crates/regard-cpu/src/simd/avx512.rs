@@ -100,13 +100,11 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
-    fn exponent(self, x: __m512) -> __m512 {
+    fn scale_above(self, x: __m512, low: __m512, y: __m512, n: __m512) -> __m512 {
         // SAFETY: proven by the token.
-        unsafe {
-            let bits = _mm512_slli_epi32::<23>(_mm512_castps_si512(x));
-            _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3F80_0000)))
-        }
+        unsafe { _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, low), y, n) }
     }
+
     #[inline(always)]
     fn prefetch<T>(self, soon: &[T]) {
         for line in (0..size_of_val(soon)).step_by(64) {
