@@ -5,7 +5,6 @@ use std::ops::Range;
 use regard_core::{Element, Kv, Pair, Shape, Tile, View};
 
 use crate::rule::{Patch, TileRule};
-use crate::simd::Vector;
 use crate::{ROWS, TILE};
 
 /// Up to [`ROWS`] query rows that read the same keys: the rows of all heads of a group, flattened `[head, query]`.
@@ -192,35 +191,6 @@ pub(crate) fn rows<'a, T: Element>(
                 position += n / dim;
             }
             Rows { data: scratch, stride: dim }
-        }
-    }
-}
-
-/// Asks for keys or values that will be read soon.
-#[inline(always)]
-pub(crate) fn prefetch<T: Element, V: Vector>(
-    v: V,
-    kv: &Kv<'_, T>,
-    side: Side,
-    (batch, head): (usize, usize),
-    range: Range<usize>,
-) {
-    match *kv {
-        Kv::Dense { k, v: values } => {
-            let view = if let Side::Keys = side { k } else { values };
-            range.filter_map(|row| view.row(batch, head, row)).for_each(|row| v.prefetch(row));
-        }
-        Kv::Paged { cache, layer, seqs } => {
-            let mut position = range.start;
-            while position < range.end {
-                let (rows, dim) = match side {
-                    Side::Keys => (cache.key_rows(layer, seqs[batch], head, position), cache.shape().head_dim),
-                    Side::Values => (cache.value_rows(layer, seqs[batch], head, position), cache.shape().value_dim),
-                };
-                let n = (rows.len() / dim.max(1)).clamp(1, range.end - position);
-                v.prefetch(&rows[..(n * dim).min(rows.len())]);
-                position += n;
-            }
         }
     }
 }

@@ -5,10 +5,11 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use regard_core::{Element, ViewMut};
+use regard_core::{Element, Shape, ViewMut};
 
 use crate::block::{RowBlock, apply, ranges, tiles};
 use crate::exp::exp;
+use crate::packed::Packed;
 use crate::products::{Products, Query};
 use crate::rule::TileRule;
 use crate::scatter::{RowWriter, split};
@@ -21,14 +22,35 @@ pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut
     let blocks = RowBlock::all(&p.shape, p.kernel.lanes());
     let written = || blocks.iter().map(|b| b.output_rows(&p.shape));
     let split_keys = splits_keys(&p.shape);
-    let writers = split(out, written()).into_par_iter().zip(split(lse, written()));
-    blocks.par_iter().zip(writers).for_each(|(block, (mut out, mut lse))| {
-        let fast = attend(p, rule, block, split_keys, false);
-        if !finish(p, block, &fast, &mut out, &mut lse) {
-            // Something visible is not finite, or a hidden value was: weights of zero must not touch their values.
-            finish(p, block, &attend(p, rule, block, split_keys, true), &mut out, &mut lse);
+    let rows: Vec<_> = split(out, written()).into_iter().zip(split(lse, written())).collect();
+    let bands = bands(&p.shape, &blocks, rows);
+    bands.into_iter().par_bridge().for_each(|(blocks, rows)| {
+        let states = attend(p, rule, blocks, split_keys, false);
+        for ((block, state), (mut out, mut lse)) in blocks.iter().zip(&states).zip(rows) {
+            if !finish(p, block, state, &mut out, &mut lse) {
+                // Something visible is not finite, or a hidden value was: weights of zero must not touch their values.
+                let careful = attend(p, rule, std::slice::from_ref(block), split_keys, true);
+                finish(p, block, &careful[0], &mut out, &mut lse);
+            }
         }
     });
+}
+
+/// Row blocks that take turns with each span of keys, so that keys and values are prepared once for all of them: at most so many.
+/// Their outputs together stay in the second-level cache.
+const BAND: usize = 8;
+
+/// The blocks and what they write in bands, those with the most keys first and, among them, the last rows, which see the most where
+/// the mask is causal: threads take one after another, and end with small ones.
+fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>) -> Vec<(&'a [RowBlock], Vec<W>)> {
+    let size = (blocks.len() / (4 * rayon::current_num_threads())).clamp(1, BAND);
+    let mut rows = rows.into_iter();
+    let groups = blocks.chunk_by(|a, b| (a.batch, a.kv_head) == (b.batch, b.kv_head));
+    let bands = groups.flat_map(|group| group.chunks(size));
+    let mut bands: Vec<_> = bands.map(|band| (band, rows.by_ref().take(band.len()).collect::<Vec<_>>())).collect();
+    bands.reverse();
+    bands.sort_by_key(|(band, _)| std::cmp::Reverse(shape.keys(band[0].batch)));
+    bands
 }
 
 /// A partial softmax for every lane of a row block: `out` is `[value_dim, width]`, not yet divided by `sum`.
@@ -44,38 +66,55 @@ impl Partial {
     }
 }
 
-/// All keys of a row block.
-fn attend<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, block: &RowBlock, split_keys: bool, careful: bool) -> Partial {
-    let query = Query::of(p, block);
-    let span = |keys: Range<usize>| p.kernel.run(Span { p, rule, block, query: &query, keys, careful });
-    let spans = ranges(0..p.shape.keys(block.batch), SPAN);
-    let mut all = Partial::empty(block.width, p.shape.value_dim);
-    let mut fold = |part: Option<Partial>| part.into_iter().for_each(|part| p.kernel.run(Fold { all: &mut all, part }));
+/// All keys of some row blocks of one KV head.
+fn attend<T: Element>(
+    p: &Problem<'_, T>,
+    rule: &dyn TileRule,
+    blocks: &[RowBlock],
+    split_keys: bool,
+    careful: bool,
+) -> Vec<Partial> {
+    let first = &blocks[0];
+    let queries: Vec<Query> = blocks.iter().map(|block| Query::of(p, block)).collect();
+    let packed = || Packed::new(p, (first.batch, first.kv_head), if blocks.len() == 1 { 1 } else { SPAN / TILE });
+    let spans = ranges(0..p.shape.keys(first.batch), SPAN);
+    let mut all: Vec<Partial> = blocks.iter().map(|block| Partial::empty(block.width, p.shape.value_dim)).collect();
+    let part = |i: usize, keys: Range<usize>, packed: &mut Packed<'_, T>| {
+        p.kernel.run(Span { p, rule, block: &blocks[i], query: &queries[i], keys, careful, packed })
+    };
+    let fold = |all: &mut Partial, part: Option<Partial>| part.into_iter().for_each(|part| p.kernel.run(Fold { all, part }));
     if split_keys {
-        let parts: Vec<_> = spans.collect::<Vec<_>>().into_par_iter().map(span).collect();
-        parts.into_iter().for_each(fold);
+        let spans: Vec<_> = spans.collect();
+        for (i, all) in all.iter_mut().enumerate() {
+            let parts: Vec<_> = spans.par_iter().map(|keys| part(i, keys.clone(), &mut packed())).collect();
+            parts.into_iter().for_each(|part| fold(all, part));
+        }
     } else {
-        spans.for_each(|keys| fold(span(keys)));
+        let mut packed = packed();
+        for keys in spans {
+            all.iter_mut().enumerate().for_each(|(i, all)| fold(all, part(i, keys.clone(), &mut packed)));
+        }
     }
     all
 }
 
 /// One span of keys: its own partial softmax, or nothing where the mask hides it all.
-struct Span<'a, T> {
+struct Span<'a, 'p, T> {
     p: &'a Problem<'a, T>,
     rule: &'a dyn TileRule,
     block: &'a RowBlock,
     query: &'a Query,
     keys: Range<usize>,
     careful: bool,
+    packed: &'a mut Packed<'p, T>,
 }
 
-impl<T: Element> Task for Span<'_, T> {
+impl<T: Element> Task for Span<'_, '_, T> {
     type Out = Option<Partial>;
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) -> Option<Partial> {
-        let Span { p, rule, block, query, careful, .. } = self;
+        let Span { p, rule, block, query, careful, packed, .. } = self;
         let width = block.width;
         let mut products = Products::new(p, block, query, careful);
         let mut state = None;
@@ -83,13 +122,13 @@ impl<T: Element> Task for Span<'_, T> {
         for tile in tiles(self.keys) {
             let Some(kinds) = block.tile(&p.shape, rule, &tile) else { continue };
             let n = tile.len();
-            products.scores(v, &tile, &mut s); // S = scale · K Qᵀ
+            products.scores(v, packed, &tile, &mut s); // S = scale · K Qᵀ
             apply(rule, p.kernel, &kinds, &mut s); // score(S), mask
             let state = state.get_or_insert_with(|| Partial { out: products.output(v), ..Partial::empty(width, 0) });
             v.call(Absorb { state, s: &mut s[..n * width], decay: &mut decay }); // m, ℓ, P
             products.rescale(v, &decay, &mut state.out);
             drop_out(p, block, &tile, &mut s);
-            products.accumulate(v, tile, &s, &mut state.out); // O += Vᵀ P
+            products.accumulate(v, packed, &tile, &s, &mut state.out); // O += Vᵀ P
         }
         state.map(|state| Partial { out: products.finish(v, state.out), ..state })
     }
@@ -115,6 +154,12 @@ fn finite<V: Vector>(v: V, max: V::F) -> V::F {
     v.select_below(max, v.splat(f32::MIN), v.splat(0.0), max)
 }
 
+/// The stabiliser of a row stays where it is until scores exceed it by this much: weights up to e⁸ lose nothing in f32 nor bf16,
+/// and what was gathered is scaled again a few times in a row's life, not in every tile.
+///
+/// It is decided for each row by itself, so the bits of a row still depend on that row alone.
+const SLACK: f32 = 8.0;
+
 /// One tile into a partial softmax: `s` becomes `P = exp(S − m)`, and what was gathered must be scaled by `decay` to the new maximum.
 struct Absorb<'a> {
     state: &'a mut Partial,
@@ -126,27 +171,52 @@ impl Task for Absorb<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
-        let Absorb { state, s, decay: decays } = self;
-        let width = decays.len();
-        for lane in (0..width).step_by(V::LANES) {
-            let before = v.load(&state.max[lane..]);
-            let mut max = before;
-            for row in s.chunks_exact(width) {
-                max = v.max(v.load(&row[lane..]), max);
-            }
-            let m = finite(v, max);
-            let decay = exp(v, v.sub(before, m));
-            let mut sum = v.mul(v.load(&state.sum[lane..]), decay);
-            for row in s.chunks_exact_mut(width) {
-                let weight = exp(v, v.sub(v.load(&row[lane..]), m));
-                sum = v.add(sum, weight);
-                v.store(weight, &mut row[lane..]);
-            }
-            v.store(max, &mut state.max[lane..]);
-            v.store(sum, &mut state.sum[lane..]);
-            v.store(decay, &mut decays[lane..]);
+    fn run<V: Vector>(mut self, v: V) {
+        let width = self.decay.len();
+        let mut lane = 0;
+        while lane < width {
+            lane += match (width - lane) / V::LANES {
+                4.. => self.columns::<V, 4>(v, lane),
+                2.. => self.columns::<V, 2>(v, lane),
+                _ => self.columns::<V, 1>(v, lane),
+            };
         }
+    }
+}
+
+impl Absorb<'_> {
+    /// The lanes `lane..lane + P·LANES`, side by side: the maximum and the sum of one vector wait for their last step. Returns how many.
+    #[inline(always)]
+    fn columns<V: Vector, const P: usize>(&mut self, v: V, lane: usize) -> usize {
+        let width = self.decay.len();
+        let lanes = |p: usize| lane + p * V::LANES..lane + (p + 1) * V::LANES;
+        let mut max = [v.splat(f32::NEG_INFINITY); P];
+        for row in self.s.chunks_exact(width) {
+            for (p, max) in max.iter_mut().enumerate() {
+                *max = v.max(v.load(&row[lanes(p)]), *max);
+            }
+        }
+        let (mut m, mut sum) = (max, max);
+        for p in 0..P {
+            let before = v.load(&self.state.max[lanes(p)]);
+            let max = v.select_below(max[p], v.add(before, v.splat(SLACK)), before, v.max(max[p], before));
+            m[p] = finite(v, max);
+            let decay = exp(v, v.sub(before, m[p]));
+            sum[p] = v.mul(v.load(&self.state.sum[lanes(p)]), decay);
+            v.store(max, &mut self.state.max[lanes(p)]);
+            v.store(decay, &mut self.decay[lanes(p)]);
+        }
+        for row in self.s.chunks_exact_mut(width) {
+            for p in 0..P {
+                let weight = exp(v, v.sub(v.load(&row[lanes(p)]), m[p]));
+                sum[p] = v.add(sum[p], weight);
+                v.store(weight, &mut row[lanes(p)]);
+            }
+        }
+        for p in 0..P {
+            v.store(sum[p], &mut self.state.sum[lanes(p)]);
+        }
+        P * V::LANES
     }
 }
 

@@ -9,7 +9,7 @@
 //! key position, that no other row, thread, batch or page layout can touch: the same bits, always.
 //!
 //! Read in this order: [`tile`](self) constants, `simd` (what a vector can do), `simd/product.rs` (the one matrix product
-//! everything is made of), `rule.rs` (masks and scores on a tile), `block.rs` (query rows and key tiles), `products.rs`, `forward.rs`,
+//! everything is made of), `rule.rs` (masks and scores on a tile), `block.rs` (query rows and key tiles), `packed.rs`, `products.rs`, `forward.rs`,
 //! `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
 
 mod backward;
@@ -18,6 +18,7 @@ mod dispatch;
 mod exp;
 mod forward;
 mod gemm;
+mod packed;
 mod products;
 mod rule;
 mod scatter;

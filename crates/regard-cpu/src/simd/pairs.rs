@@ -75,6 +75,11 @@ mod x86 {
             (amd && is_x86_feature_detected!("avx512bf16")).then_some(Pairs(v))
         }
 
+        /// Pairs that the elements of a row become; an odd last one is paired with 0.
+        pub(crate) fn depth(self, dim: usize) -> usize {
+            dim.div_ceil(2)
+        }
+
         /// Computes a product of pairs.
         pub(crate) fn multiply(self, product: Product<'_, Pair>) {
             // SAFETY: the token proves that the machine has the instructions.
@@ -146,6 +151,10 @@ pub(crate) enum Pairs {}
 impl Pairs {
     pub(crate) fn detect() -> Option<Pairs> {
         None
+    }
+
+    pub(crate) fn depth(self, _: usize) -> usize {
+        match self {}
     }
 
     pub(crate) fn multiply(self, _: Product<'_, Pair>) {

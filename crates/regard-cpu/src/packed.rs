@@ -1,0 +1,198 @@
+//! Keys and values of some tiles as the products read them: prepared once for all row blocks of a band.
+
+use std::ops::Range;
+
+use half::bf16;
+use regard_core::{Element, Kv};
+
+use crate::block::{Rows, Side, rows};
+use crate::simd::{Pair, Pairs, Transpose, Vector};
+use crate::{Problem, TILE};
+
+/// The keys and values of one sequence and KV head, tile by tile.
+pub(crate) struct Packed<'a, T> {
+    p: &'a Problem<'a, T>,
+    /// Sequence and KV head.
+    head: (usize, usize),
+    keys: Shelf<f32>,
+    values: Shelf<f32>,
+    key_pairs: Shelf<Pair>,
+    value_pairs: Shelf<Pair>,
+    /// Pairs of rows of values before they are transposed, `[TILE / 2, value_dim]`.
+    paired: Vec<Pair>,
+    /// Rows whose elements are not neighbours.
+    copies: [Vec<T>; 2],
+}
+
+/// Places for some tiles; a tile has one place, and stays there until another one needs it.
+struct Shelf<N> {
+    /// First key of the tile in each place.
+    held: Vec<usize>,
+    places: Vec<Vec<N>>,
+}
+
+impl<N> Shelf<N> {
+    fn new(places: usize) -> Self {
+        Shelf { held: vec![usize::MAX; places], places: (0..places).map(|_| Vec::new()).collect() }
+    }
+
+    /// The place of a tile, and whether the tile is there already.
+    #[inline(always)]
+    fn place(&mut self, tile: &Range<usize>) -> (bool, &mut Vec<N>) {
+        let i = tile.start / TILE % self.places.len();
+        let there = self.held[i] == tile.start;
+        self.held[i] = tile.start;
+        (there, &mut self.places[i])
+    }
+}
+
+impl<'a, T: Element> Packed<'a, T> {
+    /// Room for `tiles` tiles that follow each other.
+    pub(crate) fn new(p: &'a Problem<'a, T>, head: (usize, usize), tiles: usize) -> Self {
+        let (wide, pairs) = (|| Shelf::new(tiles), || Shelf::new(tiles));
+        let (paired, copies) = (Vec::new(), Default::default());
+        Packed { p, head, keys: wide(), values: wide(), key_pairs: pairs(), value_pairs: pairs(), paired, copies }
+    }
+
+    /// Asks for keys or values that will be read soon, as far as there are any.
+    #[inline(always)]
+    pub(crate) fn prefetch<V: Vector>(&self, v: V, side: Side, range: Range<usize>) {
+        let (batch, head) = self.head;
+        let end = range.end.min(self.p.shape.keys(batch));
+        match self.p.kv {
+            Kv::Dense { k, v: values } => {
+                let view = if let Side::Keys = side { k } else { values };
+                (range.start..end).filter_map(|row| view.row(batch, head, row)).for_each(|row| v.prefetch(row));
+            }
+            Kv::Paged { cache, layer, seqs } => {
+                let mut position = range.start;
+                while position < end {
+                    let (rows, dim) = match side {
+                        Side::Keys => (cache.key_rows(layer, seqs[batch], head, position), cache.shape().head_dim),
+                        Side::Values => (cache.value_rows(layer, seqs[batch], head, position), cache.shape().value_dim),
+                    };
+                    let n = (rows.len() / dim.max(1)).clamp(1, end - position);
+                    v.prefetch(&rows[..(n * dim).min(rows.len())]);
+                    position += n;
+                }
+            }
+        }
+    }
+
+    /// Keys or values in f32: in place where they can be.
+    #[inline(always)]
+    pub(crate) fn wide(&mut self, side: Side, tile: &Range<usize>) -> Rows<'_> {
+        let shelf = if let Side::Keys = side { &mut self.keys } else { &mut self.values };
+        let (there, place) = shelf.place(tile);
+        if there && !place.is_empty() {
+            return Rows { stride: place.len() / tile.len(), data: place };
+        }
+        place.clear(); // and empty it stays where the rows can be read in place
+        rows(&self.p.kv, side, self.head, tile.clone(), place)
+    }
+
+    /// Keys as pairs of neighbours, `[keys, depth]`, where `depth` is that of [`Pairs::depth`]; what is beyond the head is zero.
+    #[inline(always)]
+    pub(crate) fn key_pairs(&mut self, pairs: Pairs, tile: &Range<usize>) -> &[Pair] {
+        let depth = pairs.depth(self.p.shape.head_dim);
+        let (there, place) = self.key_pairs.place(tile);
+        if !there {
+            place.resize(TILE * depth, Pair::default());
+            for (to, l) in place.chunks_exact_mut(depth.max(1)).zip(tile.clone()) {
+                pair_elements(row(&self.p.kv, Side::Keys, self.head, l, &mut self.copies[0]), to);
+            }
+        }
+        place
+    }
+
+    /// Values as pairs of rows, `[keys / 2, stride]`.
+    #[inline(always)]
+    pub(crate) fn value_pairs(&mut self, tile: &Range<usize>, stride: usize) -> &[Pair] {
+        pair_values(&self.p.kv, self.head, tile, stride, &mut self.paired, &mut self.copies);
+        &self.paired
+    }
+
+    /// The transpose of [`Packed::value_pairs`], `[value_dim, TILE / 2]`.
+    #[inline(always)]
+    pub(crate) fn value_pairs_t<V: Vector>(&mut self, v: V, tile: &Range<usize>) -> &[Pair] {
+        let (dim, k) = (self.p.shape.value_dim, TILE / 2);
+        let (there, place) = self.value_pairs.place(tile);
+        if !there {
+            pair_values(&self.p.kv, self.head, tile, dim, &mut self.paired, &mut self.copies);
+            place.resize(dim * k, Pair::default());
+            let (from, to) = (Pair::bits(&self.paired), Pair::bits_mut(place));
+            v.call(Transpose { from, from_row: dim, to, to_row: k, rows: tile.len().div_ceil(2), columns: dim });
+        }
+        place
+    }
+}
+
+/// Values as pairs of rows, `[keys / 2, stride]`.
+#[inline(always)]
+fn pair_values<T: Element>(
+    kv: &Kv<'_, T>,
+    head: (usize, usize),
+    tile: &Range<usize>,
+    stride: usize,
+    paired: &mut Vec<Pair>,
+    [first, second]: &mut [Vec<T>; 2],
+) {
+    paired.resize(TILE / 2 * stride, Pair::default());
+    for (to, l) in paired.chunks_exact_mut(stride.max(1)).zip(tile.clone().step_by(2)) {
+        let first = row(kv, Side::Values, head, l, first);
+        if l + 1 < tile.end {
+            pair_rows(first, row(kv, Side::Values, head, l + 1, second), to);
+        } else {
+            pair_last_row(first, to);
+        }
+    }
+}
+
+/// Neighbours of a row become pairs; an odd last one gets 0 for a partner.
+#[inline(always)]
+fn pair_elements(row: &[bf16], to: &mut [Pair]) {
+    let (two, rest) = row.as_chunks::<2>();
+    to.iter_mut().zip(two).for_each(|(to, [a, b])| *to = Pair::new(*a, *b));
+    if let ([last], Some(to)) = (rest, to.last_mut()) {
+        *to = Pair::new(*last, bf16::ZERO);
+    }
+}
+
+/// A last row gets zeros for a partner.
+#[inline(always)]
+fn pair_last_row(row: &[bf16], to: &mut [Pair]) {
+    for (to, a) in to.iter_mut().zip(row) {
+        *to = Pair::new(*a, bf16::ZERO);
+    }
+}
+
+/// Two rows become one row of pairs.
+#[inline(always)]
+fn pair_rows(first: &[bf16], second: &[bf16], to: &mut [Pair]) {
+    for ((to, a), b) in to.iter_mut().zip(first).zip(second) {
+        *to = Pair::new(*a, *b);
+    }
+}
+
+/// A row of keys or values of a sequence and KV head: in place where its elements are neighbours, else copied.
+#[inline(always)]
+fn row<'a, T: Element>(kv: &Kv<'a, T>, side: Side, (batch, head): (usize, usize), l: usize, copy: &'a mut Vec<T>) -> &'a [bf16] {
+    let row = match *kv {
+        Kv::Dense { k, v } => {
+            let view = if let Side::Keys = side { k } else { v };
+            match view.row(batch, head, l) {
+                Some(row) => row,
+                None => {
+                    copy.clear();
+                    copy.extend((0..view.shape()[3]).map(|d| view.at([batch, head, l, d])));
+                    copy
+                }
+            }
+        }
+        Kv::Paged { cache, layer, seqs } => match side {
+            Side::Keys => &cache.key_rows(layer, seqs[batch], head, l)[..cache.shape().head_dim],
+            Side::Values => &cache.value_rows(layer, seqs[batch], head, l)[..cache.shape().value_dim],
+        },
+    };
+    T::as_bf16(row).unwrap_or_default()
+}
