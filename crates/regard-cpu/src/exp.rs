@@ -2,8 +2,8 @@
 
 use crate::simd::Vector;
 
-/// `eˣ` to within `4 + 0.23·|x|` roundings for −87.3 ≤ x ≤ 88.3; exactly 0 below, exactly 1 at 0, NaN for NaN. (Rounding the argument, a
-/// difference of scores, already costs `|x|` roundings.)
+/// `eˣ` to within `4 + 0.23·|x|` roundings for −87.3 ≤ x ≤ 88.3; exactly 0 below, exactly 1 at 0, NaN for NaN. Without fused
+/// multiply-adds it is `4 + 1.23·|x|`. (Rounding the argument, a difference of scores, already costs `|x|` roundings.)
 ///
 /// ```text
 ///   x·log₂e = n + r, |r| ≤ 1/2      eˣ = 2ⁿ · (1 + r·p(r))
@@ -11,7 +11,7 @@ use crate::simd::Vector;
 /// `p` of degree 4 has the least largest relative error, 1.8·2⁻²⁴, of those with 2⁰ = 1.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(v: V, x: V::F) -> V::F {
-    const P: [f32; 6] = [1.326_472_8e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0];
+    const P: [f32; 6] = [1.326_472_8e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2, 1.0];
     const ROUND: f32 = 12_582_912.0; // 1.5·2²³: adding it, and taking it away, leaves the nearest integer
     let log2e = v.splat(std::f32::consts::LOG2_E);
     let n = v.sub(v.mul_add(x, log2e, v.splat(ROUND)), v.splat(ROUND));
@@ -60,7 +60,8 @@ mod tests {
         for kernel in Kernel::available() {
             for (x, y) in x.iter().zip(exps(kernel, &x)) {
                 let exact = f64::from(*x).exp();
-                let bound = (4.0 + 0.23 * f64::from(x.abs())) * u * exact;
+                let argument = if kernel.name() == "scalar" { 1.23 } else { 0.23 }; // it does not fuse, and rounds the product
+                let bound = (4.0 + argument * f64::from(x.abs())) * u * exact;
                 assert!((f64::from(y) - exact).abs() <= bound, "{}: exp({x}) = {y}, not {exact}", kernel.name());
             }
         }

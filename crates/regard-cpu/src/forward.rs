@@ -207,14 +207,14 @@ impl Absorb<'_> {
             v.store(decay, &mut self.decay[lanes(p)]);
         }
         for row in self.s.chunks_exact_mut(width) {
-            for p in 0..P {
+            for (p, sum) in sum.iter_mut().enumerate() {
                 let weight = exp(v, v.sub(v.load(&row[lanes(p)]), m[p]));
-                sum[p] = v.add(sum[p], weight);
+                *sum = v.add(*sum, weight);
                 v.store(weight, &mut row[lanes(p)]);
             }
         }
-        for p in 0..P {
-            v.store(sum[p], &mut self.state.sum[lanes(p)]);
+        for (p, sum) in sum.into_iter().enumerate() {
+            v.store(sum, &mut self.state.sum[lanes(p)]);
         }
         P * V::LANES
     }
