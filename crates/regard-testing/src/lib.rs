@@ -4,7 +4,8 @@
 //! - [`oracle::Bounds`] and [`tolerance`]: how far an f32 computation may be from it, derived, element by element;
 //! - [`case`](mod@case) and [`layout`]: sizes, values and memory layouts, from a seed;
 //! - [`zoo`]: every mask and every score, for given sizes;
-//! - [`by_ref`]: a mask or a score by reference, where a call takes it by value.
+//! - [`by_ref`]: a mask or a score by reference, where a call takes it by value;
+//! - [`part`]: a mask or a score of one problem, asked in a part of it.
 //!
 //! A test draws a case, runs a kernel, asks the oracle and compares:
 //!
@@ -28,6 +29,7 @@ pub mod by_ref;
 pub mod case;
 pub mod layout;
 pub mod oracle;
+pub mod part;
 pub mod rng;
 pub mod tolerance;
 pub mod zoo;

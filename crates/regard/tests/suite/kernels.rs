@@ -5,8 +5,7 @@ use regard::{Causal, Element, Mask, Slope};
 use regard_testing::case::{Case, Values};
 use regard_testing::layout::Layout;
 use regard_testing::oracle::BiasTruth;
-use regard_testing::rng::Rng;
-use regard_testing::zoo::{VisitMask, VisitScore, masks, scores};
+use regard_testing::zoo::{VisitMask, VisitScore, drawn, masks, scores};
 
 use crate::run::agree;
 
@@ -99,48 +98,12 @@ fn nothing_in_some_dimension() {
     }
 }
 
-/// Runs the mask or the score whose number it is.
-fn nth<'a>(n: &'a mut usize) -> impl FnMut() -> bool + 'a {
-    move || {
-        let mine = *n == 0;
-        *n = n.wrapping_sub(1);
-        mine
-    }
-}
-
-fn count_masks(case: &Case) -> usize {
-    let mut n = 0;
-    masks(&case.shape, case.seed, &mut |_: &str, _: &dyn Mask| n += 1);
-    n
-}
-
-fn count_scores(case: &Case) -> usize {
-    let mut n = 0;
-    scores(&case.shape, case.seed, &mut |_: &str, _: &dyn Slope, _: Option<BiasTruth<'_>>| n += 1);
-    n
-}
-
 /// A random size, type, layout, mask, score, sinks and dropout; lengths around tiles of 64 and spans of 512 keys.
 #[test]
 fn random_cases() {
     for seed in 1000..1240 {
         let case = Case::random(seed, 2_000_000);
-        let mut rng = Rng::new(!seed);
-        let mut which_mask = rng.below(count_masks(&case));
-        let which_score = rng.below(count_scores(&case));
-        let dtype = rng.below(3);
-        let mut mask_is_mine = nth(&mut which_mask);
-        masks(&case.shape, case.seed, &mut |mask_name: &str, mask: &dyn Mask| {
-            if mask_is_mine() {
-                let mut which_score = which_score;
-                let mut score_is_mine = nth(&mut which_score);
-                scores(&case.shape, case.seed, &mut |name: &str, score: &dyn Slope, bias: Option<BiasTruth<'_>>| {
-                    if score_is_mine() {
-                        agree_in(dtype, &case, &format!("{mask_name}, {name}"), mask, score, bias.as_ref());
-                    }
-                });
-            }
-        });
+        drawn(&case.shape, case.seed, &mut |name, mask, score, bias| agree_in(seed as usize, &case, name, mask, score, bias));
     }
 }
 

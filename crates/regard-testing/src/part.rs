@@ -1,0 +1,43 @@
+//! A mask or score of one problem, asked in a part of it: some of its sequences, or some of its queries.
+
+use std::ops::Range;
+
+use regard_core::{Mask, Pair, Score, Slope, Tile};
+
+/// Asks `of` about the pair of the whole that a pair of the part is.
+///
+/// It fits any shape, and gathers no gradient of a bias: that is a sum over the whole.
+#[derive(Clone, Copy)]
+pub struct Part<'a, T: ?Sized> {
+    /// The mask or score of the whole.
+    pub of: &'a T,
+    /// From a pair of the part to that of the whole. Keys keep their positions, queries that follow each other still do.
+    pub whole: &'a (dyn Fn(Pair) -> Pair + Sync),
+}
+
+impl<M: Mask + ?Sized> Mask for Part<'_, M> {
+    fn keep(&self, p: Pair) -> bool {
+        self.of.keep((self.whole)(p))
+    }
+
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        let first = (self.whole)(at.with(q.start, kv.start));
+        self.of.tile(first.q..first.q + q.len() as u32, kv, first)
+    }
+}
+
+impl<S: Score + ?Sized> Score for Part<'_, S> {
+    fn score(&self, s: f32, p: Pair) -> f32 {
+        self.of.score(s, (self.whole)(p))
+    }
+
+    fn is_identity(&self) -> bool {
+        self.of.is_identity()
+    }
+}
+
+impl<S: Slope + ?Sized> Slope for Part<'_, S> {
+    fn slope(&self, s: f32, p: Pair) -> f32 {
+        self.of.slope(s, (self.whole)(p))
+    }
+}
