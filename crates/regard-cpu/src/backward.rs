@@ -92,7 +92,7 @@ fn sink_gradients<T: Element>(p: &Problem<'_, T>, up: &Upstream<'_, T>, delta: &
     for (h, (to, &sink)) in dsinks.iter_mut().zip(p.sinks).enumerate() {
         let row = |b: usize| (b * heads + h) * length;
         let rows = (0..p.shape.batch).flat_map(|b| row(b)..row(b) + length);
-        let seen = rows.filter(|&r| up.lse[r] > f32::NEG_INFINITY && sink > f32::NEG_INFINITY);
+        let seen = rows.filter(|&r| up.lse[r] != f32::NEG_INFINITY && sink > f32::NEG_INFINITY);
         *to = -seen.map(|r| f64::from(sink - up.lse[r]).exp() * f64::from(delta[r])).sum::<f64>() as f32;
     }
 }

@@ -123,7 +123,7 @@ impl<T: Element> Sweep<'_, '_, T> {
             }
             apply(rule, kernel, &kinds, &mut s);
             v.call(scores(values.from(at), values.dim, &rows.d_out_lanes, &mut ds, (n, width, shape.value_dim))); // dP = V dOᵀ
-            let probabilities = Probabilities { s: &mut s[..n * width], lse: &rows.lse };
+            let probabilities = Probabilities { s: &mut s[..n * width], lse: &rows.lse, careful: self.careful };
             v.call(probabilities); // P
             let mut dropped = Vec::new();
             if p.dropout.is_some() {
@@ -208,6 +208,8 @@ impl Operands {
 struct Probabilities<'a> {
     s: &'a mut [f32],
     lse: &'a [f32],
+    /// Whether some `lse` may be NaN: what a row does not see has a probability of 0 even then.
+    careful: bool,
 }
 
 impl Task for Probabilities<'_> {
@@ -218,7 +220,11 @@ impl Task for Probabilities<'_> {
         let width = self.lse.len();
         for row in self.s.chunks_exact_mut(width) {
             for lane in (0..width).step_by(V::LANES) {
-                let p = exp(v, v.sub(v.load(&row[lane..]), v.load(&self.lse[lane..])));
+                let s = v.load(&row[lane..]);
+                let mut p = exp(v, v.sub(s, v.load(&self.lse[lane..])));
+                if self.careful {
+                    p = v.select_below(s, v.splat(f32::MIN), v.splat(0.0), p);
+                }
                 v.store(p, &mut row[lane..]);
             }
         }
