@@ -225,7 +225,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub fn strided(data: &'a mut [T], offset: usize, shape: [usize; 4], strides: [isize; 4]) -> Result<Self> {
         elements("mutable view", shape)?;
         let layout = Layout::new("mutable view", data.len(), offset, shape, strides)?;
-        if layout.overlaps() && !shape.contains(&0) {
+        if !shape.contains(&0) && layout.overlaps() {
             return Err(Error::Overlap { shape, strides });
         }
         Ok(ViewMut { data, layout })

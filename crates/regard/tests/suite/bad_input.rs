@@ -66,6 +66,8 @@ fn mutable_views_that_overlap() {
     assert!(ViewMut::strided(&mut data, 0, [1, 1, 3, 4], [0, 0, 3, 1]).is_err(), "rows that share their ends");
     assert!(ViewMut::strided(&mut data, 0, [2, 1, 3, 4], [12, 99, 4, 1]).is_ok(), "an axis of one element may have any stride");
     assert!(ViewMut::strided(&mut data, 63, [1, 1, 8, 8], [0, 0, -8, -1]).is_ok(), "backwards is no overlap");
+    let far = isize::MAX;
+    assert!(ViewMut::strided(&mut data, 0, [0, 3, 3, 3], [1, far, far, 1]).is_ok(), "nothing overlaps nothing");
 }
 
 #[test]
