@@ -1,6 +1,6 @@
 //! Calls on the page pool that cannot be: each refused by name, and nothing changed.
 
-use regard::{Attention, CacheShape, Error, Kv, KvCache, View, sdpa};
+use regard::{Attention, CacheShape, Error, Kv, KvCache, Pair, Sequence, View, sdpa};
 
 const SHAPE: CacheShape = CacheShape { layers: 2, pages: 4, page_size: 3, kv_heads: 2, head_dim: 3, value_dim: 2 };
 const ZEROS: [f32; 512] = [0.0; 512];
@@ -80,6 +80,58 @@ fn block_tables_with_entries_out_of_range() {
     let adopted = cache.adopt(&table, 4).unwrap();
     assert_eq!(cache.owners(table[0]), 2);
     cache.free(adopted).unwrap();
+}
+
+/// Every call that a table or a length makes impossible is refused by `plan`: the mask, which kernels ask, is not asked.
+#[test]
+fn impossible_reads_are_refused_before_a_kernel_runs() {
+    let (mut one, mut two) = (cache(SHAPE), cache(SHAPE));
+    let (mut seq, mut foreign) = (one.sequence(), two.sequence());
+    one.grow(&mut seq, 7).unwrap();
+    two.grow(&mut foreign, 7).unwrap();
+    let attention = Attention::new().mask(|_: Pair| -> bool { panic!("a kernel runs") });
+    let refuse = |q: [usize; 4], layer, seqs: &[&Sequence]| {
+        attention.forward(rows(q), Kv::Paged { cache: &one, layer, seqs }).unwrap_err().to_string()
+    };
+    assert!(refuse([3, 2, 1, 3], 0, &[&seq, &seq, &foreign]).contains("belongs to another cache"), "one of several");
+    assert_eq!(refuse([1, 2, 1, 3], 0, &[]), "keys has 0 sequences and needs 1, as the query has");
+    assert_eq!(refuse([2, 2, 1, 3], 0, &[&seq]), "keys has 1 sequences and needs 2, as the query has");
+    assert_eq!(refuse([1, 2, 1, 4], 0, &[&seq]), "keys has 3 elements in each head and needs 4, as the query has");
+    assert!(refuse([1, 3, 1, 3], 0, &[&seq]).starts_with("query has 3 heads and keys have 2"));
+    assert!(refuse([1, 2, 1, 3], usize::MAX, &[&seq]).starts_with("layer 18446744073709551615 was asked for"));
+}
+
+/// Tokens without elements take no memory, so a sequence can be longer than positions reach.
+#[test]
+fn sequences_beyond_positions() {
+    let mut cache = cache(CacheShape { pages: 1, page_size: 1 << 31, head_dim: 0, value_dim: 0, ..SHAPE });
+    let mut seq = cache.sequence();
+    cache.grow(&mut seq, 1 << 30).unwrap();
+    let text = Attention::new().forward(rows([1, 2, 1, 0]), Kv::Paged { cache: &cache, layer: 0, seqs: &[&seq] }).unwrap_err();
+    assert!(text.to_string().starts_with("key length is 1073741824 and must be below 2^30"), "{text}");
+}
+
+/// A table that names one page twice shares it with itself: readable, and copied before it is written.
+#[test]
+fn a_page_twice_in_one_table() {
+    let mut cache = cache(CacheShape { layers: 1, ..SHAPE });
+    let mut seq = cache.sequence();
+    cache.append(&mut seq, rows([1, 2, 3, 3]), rows([1, 2, 3, 2])).unwrap();
+    let page = seq.block_table()[0];
+    let mut twice = cache.adopt(&[page, page], 5).unwrap();
+    assert_eq!(cache.owners(page), 3);
+    Attention::new().forward(rows([1, 2, 1, 3]), Kv::Paged { cache: &cache, layer: 0, seqs: &[&twice] }).unwrap();
+    assert!(cache.write(0, &twice, 0, rows([1, 2, 1, 3]), rows([1, 2, 1, 2])).is_err());
+    cache.append(&mut twice, rows([1, 2, 1, 3]), rows([1, 2, 1, 2])).unwrap();
+    assert_eq!((twice.block_table()[0], cache.owners(page)), (page, 2));
+    assert_ne!(twice.block_table()[1], page);
+    cache.free(twice).unwrap();
+    cache.free(seq).unwrap();
+    assert_eq!(cache.free_pages(), 4);
+    assert!(cache.adopt(&[page], 3).unwrap_err().to_string().contains("with this one free"), "a page of nobody");
+    assert!(cache.adopt(&[u32::MAX], 3).unwrap_err().to_string().contains("with this one outside it"));
+    assert!(cache.adopt(&[], 1).unwrap_err().to_string().contains("block table has 0 entries and needs 1"));
+    assert!(cache.adopt(&[], usize::MAX).is_err());
 }
 
 #[test]
