@@ -14,7 +14,7 @@ use crate::oracle::BiasTruth;
 use crate::rng::Rng;
 
 /// Calls `f` with one mask and one score out of all, and both their names: the choice belongs to `seed`, as their contents do.
-pub fn drawn(shape: &Shape, seed: u64, f: &mut dyn FnMut(&str, &dyn Mask, &dyn Slope, Option<&BiasTruth<'_>>)) {
+pub fn drawn(shape: &Shape, seed: u64, mut f: impl FnMut(&str, &dyn Mask, &dyn Slope, Option<&BiasTruth<'_>>)) {
     let (mut mask_count, mut score_count) = (0, 0);
     masks(shape, seed, &mut |_: &str, _: &dyn Mask| mask_count += 1);
     scores(shape, seed, &mut |_: &str, _: &dyn Slope, _: Option<BiasTruth<'_>>| score_count += 1);

@@ -103,7 +103,7 @@ fn nothing_in_some_dimension() {
 fn random_cases() {
     for seed in 1000..1240 {
         let case = Case::random(seed, 2_000_000);
-        drawn(&case.shape, case.seed, &mut |name, mask, score, bias| agree_in(seed as usize, &case, name, mask, score, bias));
+        drawn(&case.shape, case.seed, |name, mask, score, bias| agree_in(seed as usize, &case, name, mask, score, bias));
     }
 }
 

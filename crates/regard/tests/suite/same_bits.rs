@@ -8,7 +8,7 @@ mod pages;
 mod threads;
 
 use half::{bf16, f16};
-use regard::{Element, Grads, Mask, Output, Slope, View};
+use regard::{Causal, Element, Grads, Mask, Output, Slope, Softcap, View};
 use regard_testing::array::Array;
 use regard_testing::case::{Case, Inputs};
 use regard_testing::layout::{Layout, Stored};
@@ -46,7 +46,8 @@ trait Property {
     fn holds<T: Element>(&self, problem: &Drawn<'_, T>, kernel: &str);
 }
 
-/// Asserts a property for every kernel on problems that share out row blocks, keys, groups or chunks, and on `random` others.
+/// Asserts a property for every kernel: on sizes that share out row blocks, keys, groups and chunks, causal and with a softcap, in
+/// each type, and on `random` problems.
 fn always(property: &impl Property, dropout: bool, random: u64) {
     let sizes = [
         [1, 1, 1, 1, 1500, 16, 16],
@@ -55,19 +56,27 @@ fn always(property: &impl Property, dropout: bool, random: u64) {
         [1, 3, 1, 200, 600, 8, 8],
         [2, 2, 2, 33, 64, 20, 12],
     ];
-    let chosen =
-        sizes.into_iter().zip(70..).map(|(sizes, seed)| Case { sinks: seed % 2 == 0, dropout: 0.2, ..Case::new(seed, sizes) });
-    for case in chosen.chain((0..random).map(|i| Case::random(2000 + i, 1_000_000))) {
-        let case = Case { dropout: if dropout { case.dropout } else { 0.0 }, ..case };
-        zoo::drawn(&case.shape, case.seed, &mut |name, mask, score, _| match case.seed % 3 {
-            0 => on_every_kernel::<f32>(property, &case, name, mask, score),
-            1 => on_every_kernel::<bf16>(property, &case, name, mask, score),
-            _ => on_every_kernel::<f16>(property, &case, name, mask, score),
-        });
+    for (sizes, seed) in sizes.into_iter().zip(70..) {
+        let dropout = if dropout { 0.2 } else { 0.0 };
+        let case = Case { sinks: seed % 2 == 0, dropout, ..Case::new(seed, sizes) };
+        (0..3).for_each(|dtype| in_type(dtype, property, &case, ("causal, softcap", &Causal::LowerRight, &Softcap(20.0))));
+    }
+    for seed in 2000..2000 + random {
+        let mut case = Case::random(seed, 1_000_000);
+        case.dropout *= f32::from(u8::from(dropout));
+        zoo::drawn(&case.shape, seed, |name, mask, score, _| in_type(seed, property, &case, (name, mask, score)));
     }
 }
 
-fn on_every_kernel<T: Element>(property: &impl Property, case: &Case, name: &str, mask: &dyn Mask, score: &dyn Slope) {
+fn in_type(dtype: u64, property: &impl Property, case: &Case, rule: (&str, &dyn Mask, &dyn Slope)) {
+    match dtype % 3 {
+        0 => on_every_kernel::<f32>(property, case, rule),
+        1 => on_every_kernel::<bf16>(property, case, rule),
+        _ => on_every_kernel::<f16>(property, case, rule),
+    }
+}
+
+fn on_every_kernel<T: Element>(property: &impl Property, case: &Case, (name, mask, score): (&str, &dyn Mask, &dyn Slope)) {
     let problem = Drawn { case: case.clone(), inputs: case.inputs::<T>(), mask, score, name };
     regard::kernels().into_iter().for_each(|kernel| property.holds(&problem, kernel));
 }

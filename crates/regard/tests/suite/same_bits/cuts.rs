@@ -17,7 +17,7 @@ impl Property for Cuts {
         let mut rng = problem.rng();
         let mut start = 0;
         while start < q_len {
-            let end = (start + if rng.chance(0.3) { 1 } else { 1 + rng.below(150) }).min(q_len);
+            let end = (start + if rng.chance(0.3) { 1 } else { 1 + rng.below(60) }).min(q_len);
             let len = Lens { q: q_len as u32, kv: kv_len as u32 };
             let whole = |p: Pair| Pair { q: p.q + start as u32, len, ..p };
             let mask = (Causal::LowerRight, Part { of: problem.mask, whole: &whole });
