@@ -1,6 +1,6 @@
 //! Ways to lay one array out in memory: a kernel must read all of them alike, and nothing between the elements.
 
-use regard_core::{Element, View};
+use regard_core::{Element, View, ViewMut};
 
 use crate::array::Array;
 
@@ -35,24 +35,24 @@ impl Layout {
         Layout::Reversed,
     ];
 
-    /// Offset, strides and slice length for `shape`.
+    /// Offset, strides and slice length for `shape`: the slice ends with the last element in memory.
     fn place(self, shape: [usize; 4]) -> (usize, [isize; 4], usize) {
-        let [b, h, l, d] = shape.map(|n| n as isize);
-        let len = shape.iter().product::<usize>();
+        let [_, h, l, d] = shape.map(|n| n as isize);
         let row_major = [h * l * d, l * d, d, 1];
-        match self {
-            Layout::Contiguous => (0, row_major, len),
-            Layout::Offset => (3, row_major, len + 3),
-            Layout::HeadsInside => (0, [l * h * d, d, h * d, 1], len),
-            Layout::Transposed => (0, [h * l * d, l * d, 1, l], len),
+        let (offset, strides) = match self {
+            Layout::Contiguous => (0, row_major),
+            Layout::Offset => (3, row_major),
+            Layout::HeadsInside => (0, [l * h * d, d, h * d, 1]),
+            Layout::Transposed => (0, [h * l * d, l * d, 1, l]),
             Layout::Gaps => {
                 let (row, rows) = (d + 3, l + 1);
-                let strides = [(h + 1) * rows * row, rows * row, row, 1];
-                (0, strides, (b * strides[0]) as usize)
+                (0, [(h + 1) * rows * row, rows * row, row, 1])
             }
-            Layout::EverySecond => (0, row_major.map(|s| 2 * s), 2 * len),
-            Layout::Reversed => (len.saturating_sub(1), row_major.map(|s| -s), len),
-        }
+            Layout::EverySecond => (0, row_major.map(|s| 2 * s)),
+            Layout::Reversed => (shape.iter().product::<usize>().saturating_sub(1), row_major.map(|s| -s)),
+        };
+        let reach = shape.iter().zip(strides).map(|(&n, stride)| n.saturating_sub(1) * stride.max(0) as usize).sum::<usize>();
+        (offset, strides, if shape.contains(&0) { offset } else { offset + reach + 1 })
     }
 }
 
@@ -80,6 +80,16 @@ impl<T: Element> Stored<T> {
     /// The array, in its layout.
     pub fn view(&self) -> View<'_, T> {
         View::strided(&self.data, self.offset, self.shape, self.strides).expect("a layout places every element")
+    }
+
+    /// The array, in its layout, to be written.
+    pub fn view_mut(&mut self) -> ViewMut<'_, T> {
+        ViewMut::strided(&mut self.data, self.offset, self.shape, self.strides).expect("a layout places every element")
+    }
+
+    /// How many numbers there are in the whole memory, between the elements of the array too.
+    pub fn numbers(&self) -> usize {
+        self.data.iter().filter(|x| !x.to_f32().is_nan()).count()
     }
 
     /// Writes one element, rounded to `T`.
@@ -115,7 +125,7 @@ mod tests {
             assert!(!strides[..i].contains(a), "{:?} is another layout's double", Layout::ALL[i]);
         }
         let gaps = Stored::<f32>::new(&values, Layout::Gaps);
-        assert_eq!(gaps.data.iter().filter(|x| !x.is_nan()).count(), 120);
+        assert_eq!(gaps.numbers(), 120);
         assert!(gaps.data.len() > 120);
     }
 }
