@@ -18,8 +18,8 @@ const DIMS: [usize; 10] = [1, 7, 16, 63, 64, 65, 80, 128, 255, 256];
 fn at_both_edges(test: impl Fn()) {
     for edge in [Edge::End, Edge::Start] {
         guarded(edge, || {
-            let five = vec![0f32; 5].as_ptr_range();
-            let at = if edge == Edge::End { five.end } else { five.start };
+            let five = Vec::from([0f32; 5]);
+            let at = if edge == Edge::End { five.as_ptr_range().end } else { five.as_ptr() };
             assert!((at as usize).is_multiple_of(4096), "{edge:?} at {at:?}: the allocator is not in use");
             test();
         });

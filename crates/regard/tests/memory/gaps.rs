@@ -19,8 +19,8 @@ fn gaps_stay<T: Element>(case: &Case) {
             let mut lse = Stored::<f32>::new(&empty(expected.lse.shape()), lse_layout);
             plan.forward_into(out.view_mut(), lse.view_mut()).unwrap();
             let context = || format!("{kernel} {} {case} into {layout:?} and {lse_layout:?}", T::NAME);
-            assert_eq!(Array::from_view(out.view()), Array::from_tensor(&expected.out), "{}", context());
-            assert_eq!(Array::from_view(lse.view()), Array::from_tensor(&expected.lse), "{}", context());
+            assert!(Array::from_view(out.view()) == Array::from_tensor(&expected.out), "{}", context());
+            assert!(Array::from_view(lse.view()) == Array::from_tensor(&expected.lse), "{}", context());
             assert_eq!(out.numbers(), expected.out.data().len(), "{}", context());
             assert_eq!(lse.numbers(), expected.lse.data().len(), "{}", context());
         }
