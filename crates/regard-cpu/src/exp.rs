@@ -8,10 +8,10 @@ use crate::simd::Vector;
 /// ```text
 ///   x·log₂e = n + r, |r| ≤ 1/2      eˣ = 2ⁿ · (1 + r·p(r))
 /// ```
-/// `p` of degree 4 has the least largest relative error, 1.8·2⁻²⁴, of those with 2⁰ = 1.
+/// `p` of degree 4 has the least largest relative error, 1.8·2⁻²⁴, of those with 2⁰ = 1 and that slope there.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(v: V, x: V::F) -> V::F {
-    const P: [f32; 6] = [1.326_472_8e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2, 1.0];
+    const P: [f32; 6] = [1.330_060_8e-3, 9.669_692e-3, 5.550_558_5e-2, 2.402_228_3e-1, std::f32::consts::LN_2, 1.0];
     const ROUND: f32 = 12_582_912.0; // 1.5·2²³: adding it, and taking it away, leaves the nearest integer
     let log2e = v.splat(std::f32::consts::LOG2_E);
     let n = v.sub(v.mul_add(x, log2e, v.splat(ROUND)), v.splat(ROUND));
