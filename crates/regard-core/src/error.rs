@@ -145,6 +145,16 @@ pub enum Error {
         /// Index of the first −∞ in the bias.
         at: [usize; 4],
     },
+    /// A position that the keys do not have.
+    #[error("{what} is {given}, and there are {length} keys: it must be below {length}")]
+    Position {
+        /// What is placed there.
+        what: &'static str,
+        /// The position.
+        given: u32,
+        /// Keys in the longest sequence.
+        length: usize,
+    },
     /// Boundaries of documents that are not increasing, or do not cover the length.
     #[error("{what} boundary {index} is {given} and must be {needed}")]
     Boundary {

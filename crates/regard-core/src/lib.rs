@@ -42,8 +42,11 @@ pub use dropout::Dropout;
 pub use element::Element;
 pub use error::{Error, Result};
 pub use kv::Kv;
-pub use mask::{Blocks, Bools, Causal, Documents, Lens, Mask, Padding, Pair, PrefixLm, Tile, Window};
-pub use score::{Alibi, Bias, BiasSink, Score, Slope, Softcap, WithSlope, with_slope};
+pub use mask::{
+    Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Lens, Mask, Padding, Pair, PrefixLm,
+    RandomKeys, Strided, Tile, Window,
+};
+pub use score::{Alibi, Bias, BiasSink, Gaussian, RelativeBias, Score, Slope, Softcap, WithSlope, with_slope};
 pub use shape::Shape;
 pub use state::State;
 pub use tensor::Tensor;

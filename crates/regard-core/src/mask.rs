@@ -1,19 +1,36 @@
 //! Masks: which keys a query sees. Masks commute, and always apply after every score.
 
+mod around;
 mod blocks;
+mod blockwise;
 mod bools;
 mod causal;
+mod dilated;
 mod documents;
+mod either;
+mod fixed;
+mod global;
 mod padding;
 mod prefix;
+mod random;
+mod strided;
 mod window;
 
+pub use around::Around;
+pub(crate) use around::check_centres;
 pub use blocks::Blocks;
+pub use blockwise::Blockwise;
 pub use bools::Bools;
 pub use causal::Causal;
+pub use dilated::Dilated;
 pub use documents::Documents;
+pub use either::Either;
+pub use fixed::Fixed;
+pub use global::Global;
 pub use padding::Padding;
 pub use prefix::PrefixLm;
+pub use random::RandomKeys;
+pub use strided::Strided;
 pub use window::Window;
 
 use std::ops::Range;
@@ -86,6 +103,19 @@ impl Tile {
             Tile::Clear => other(),
             Tile::Mixed => match other() {
                 Tile::Hidden => Tile::Hidden,
+                _ => Tile::Mixed,
+            },
+        }
+    }
+
+    /// The tile of the union of two masks.
+    #[inline]
+    pub fn or(self, other: impl FnOnce() -> Tile) -> Tile {
+        match self {
+            Tile::Clear => Tile::Clear,
+            Tile::Hidden => other(),
+            Tile::Mixed => match other() {
+                Tile::Clear => Tile::Clear,
                 _ => Tile::Mixed,
             },
         }

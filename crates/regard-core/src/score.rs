@@ -2,10 +2,14 @@
 
 mod alibi;
 mod bias;
+mod gaussian;
+mod relative;
 mod softcap;
 
 pub use alibi::Alibi;
 pub use bias::Bias;
+pub use gaussian::Gaussian;
+pub use relative::RelativeBias;
 pub use softcap::Softcap;
 
 use crate::{Error, Pair, Result, Shape};
@@ -34,18 +38,23 @@ pub trait Score: Sync {
         self.score(f32::NEG_INFINITY, Pair::default()) > f32::NEG_INFINITY
     }
 
+    /// The shape of the array whose gradient is wanted, if any: a bias, the centres of a Gaussian, a table of relative positions.
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        None
+    }
+
     /// Checks the score's own sizes against the problem.
     ///
     /// # Errors
-    /// When the score was made for another shape, or would show hidden keys again.
+    /// When the score was made for another shape, would show hidden keys again, or wants two gradients.
     fn check(&self, _shape: &Shape) -> Result<()> {
         Ok(())
     }
 }
 
-/// Where the gradient of a bias is gathered: `ds` is the gradient of the score right after the bias was added.
+/// Where the gradient of a bias, or of another array that a score reads, is gathered.
 pub trait BiasSink {
-    /// Adds `ds` to the element of the bias that the pair read.
+    /// Adds `ds` to the element `[batch, head, q, kv]` of the array, sizes of 1 repeated.
     fn add(&mut self, p: Pair, ds: f32);
 }
 
@@ -62,11 +71,6 @@ pub trait Slope: Score {
     #[inline(always)]
     fn pull(&self, s: f32, p: Pair, ds: f32, _bias: &mut dyn BiasSink) -> f32 {
         ds * self.slope(s, p)
-    }
-
-    /// The shape of the bias whose gradient is wanted, if any.
-    fn bias_shape(&self) -> Option<[usize; 4]> {
-        None
     }
 }
 
@@ -115,9 +119,21 @@ impl<A: Score, B: Score> Score for (A, B) {
         self.0.reveals() || self.1.reveals()
     }
 
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.0.bias_shape().or_else(|| self.1.bias_shape())
+    }
+
     fn check(&self, shape: &Shape) -> Result<()> {
         self.0.check(shape)?;
         self.1.check(shape)?;
+        if self.0.bias_shape().is_some() && self.1.bias_shape().is_some() {
+            let (what, context) = ("a second gradient besides queries, keys and values", "in one call");
+            return Err(Error::Unsupported {
+                what,
+                context,
+                instead: "leave out one `with_gradient`, or ask for it in another call",
+            });
+        }
         match self.0.hides() {
             Some(at) if self.1.reveals() => Err(Error::HiddenBeforeSoftcap { at }),
             _ => Ok(()),
@@ -135,10 +151,6 @@ impl<A: Slope, B: Slope> Slope for (A, B) {
     fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
         let ds = self.1.pull(self.0.score(s, p), p, ds, bias);
         self.0.pull(s, p, ds, bias)
-    }
-
-    fn bias_shape(&self) -> Option<[usize; 4]> {
-        self.0.bias_shape().or_else(|| self.1.bias_shape())
     }
 }
 

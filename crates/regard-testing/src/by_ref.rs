@@ -52,6 +52,10 @@ impl<S: Score + ?Sized> Score for ByRef<'_, S> {
         self.0.reveals()
     }
 
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.0.bias_shape()
+    }
+
     fn check(&self, shape: &Shape) -> Result<()> {
         self.0.check(shape)
     }
@@ -66,9 +70,5 @@ impl<S: Slope + ?Sized> Slope for ByRef<'_, S> {
     #[inline(always)]
     fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
         self.0.pull(s, p, ds, bias)
-    }
-
-    fn bias_shape(&self) -> Option<[usize; 4]> {
-        self.0.bias_shape()
     }
 }

@@ -19,7 +19,9 @@
 //! # Masks: who is seen
 //!
 //! A mask is [`Causal`], [`Window`], [`PrefixLm`], [`Documents`], [`Blocks`], [`Bools`], [`Padding`], a closure, or a tuple of
-//! two masks, which must agree. Tiles of keys that a mask hides cost nothing, and what is hidden is never observed: not even
+//! two masks, which must agree; [`Either`] is their union. [`Dilated`], [`Strided`], [`Fixed`], [`Global`], [`RandomKeys`] and
+//! [`Blockwise`] are the parts of the sparse patterns, such as Longformer's and BigBird's, which [`Either`] lists. Tiles of keys that
+//! a mask hides cost nothing, and what is hidden is never observed: not even
 //! NaN in a hidden key or value reaches a query that does not see it.
 //!
 //! ```
@@ -35,7 +37,7 @@
 //!
 //! # Scores: how much
 //!
-//! A score changes `scale · q·k` before every mask: [`Softcap`], [`Alibi`], [`Bias`], a closure, or a tuple, applied in order.
+//! A score changes `scale · q·k` before every mask: [`Softcap`], [`Alibi`], [`Bias`], [`RelativeBias`], [`Gaussian`], a closure, or a tuple, applied in order.
 //! With a derivative ([`with_slope`]) it goes through the backward pass.
 //!
 //! # Keys and values in pages
@@ -96,9 +98,9 @@ pub use attention::{Attention, sdpa};
 pub use cost::Cost;
 pub use plan::{Grads, Output, Plan};
 pub use regard_core::{
-    Alibi, Bias, BiasSink, Blocks, Bools, CacheShape, Causal, Documents, Dropout, Element, Error, Kv, KvCache, Lens, Mask, Padding,
-    Pair, PrefixLm, Result, Score, Sequence, Shape, Slope, Softcap, State, Tensor, Tile, View, ViewMut, Window, WithSlope,
-    with_slope,
+    Alibi, Around, Bias, BiasSink, Blocks, Blockwise, Bools, CacheShape, Causal, Dilated, Documents, Dropout, Either, Element,
+    Error, Fixed, Gaussian, Global, Kv, KvCache, Lens, Mask, Padding, Pair, PrefixLm, RandomKeys, RelativeBias, Result, Score,
+    Sequence, Shape, Slope, Softcap, State, Strided, Tensor, Tile, View, ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{PackedMatrix, Tiles};
 

@@ -24,7 +24,9 @@ pub struct Grads<T> {
     pub dk: Tensor<T>,
     /// Gradient of the values, `[batch, kv_heads, kv_len, value_dim]`, likewise.
     pub dv: Tensor<T>,
-    /// Gradient of a [`Bias::with_gradient`](regard_core::Bias::with_gradient), in its shape.
+    /// Gradient of a [`Bias::with_gradient`](regard_core::Bias::with_gradient), of the table of a
+    /// [`RelativeBias`](regard_core::RelativeBias::with_gradient) or of the centres of a
+    /// [`Gaussian`](regard_core::Gaussian::with_gradient), in its shape.
     pub dbias: Option<Tensor<f32>>,
     /// Gradient of the sinks, one for each query head, where there are sinks.
     pub dsinks: Option<Vec<f32>>,

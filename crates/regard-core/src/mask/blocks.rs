@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::mask::{Mask, Pair, Tile};
 use crate::{Error, Result, Shape};
 
-/// Visible where the block that holds the pair is true.
+/// Visible where the block that holds the pair is true. Use it for a pattern that was measured or learned, head by head; one that is
+/// a formula of the position reads better as [`Blockwise`](crate::Blockwise), and needs no map.
 ///
 /// Source: Child et al. 2019, "Generating Long Sequences with Sparse Transformers", §5.5.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use crate::{Error, Result, Shape};
 
 /// A query sees the keys of its own document, where `inner` shows them; `inner` gets positions and lengths local to the document.
 ///
+/// Use it to train or encode many short texts in one sequence without padding: what lies between documents costs nothing.
+///
 /// Source: the `cu_seqlens` of variable-length attention, Dao 2023, "FlashAttention-2".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Documents<M = ()> {

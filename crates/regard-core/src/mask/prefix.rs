@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::mask::{Mask, Pair, Tile};
 use crate::{Error, Result, Shape};
 
-/// Visible when `kv < prefix` or `kv ≤ q + Lkv − Lq`.
+/// Visible when `kv < prefix` or `kv ≤ q + Lkv − Lq`. Use it where a model continues a text that it may read as a whole first.
 ///
 /// Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning" (T5), §3.2.1.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::mask::{Mask, Pair, Tile};
 /// Visible when `q_abs − left ≤ kv ≤ q_abs + right`, where `q_abs = q + (Lkv − Lq)`.
 ///
 /// Both bounds are inclusive and count keys; `u32::MAX` is no bound. Mistral's `sliding_window = w` is
-/// `Window { left: w - 1, right: 0 }`.
+/// `Window { left: w - 1, right: 0 }`. Use it where what matters is near: time and cache then grow with the window, not the text.
 ///
 /// Source: Beltagy et al. 2020, "Longformer", §3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,9 +30,7 @@ impl Score for Bias<'_> {
     }
 
     fn hides(&self) -> Option<[usize; 4]> {
-        let [b, h, q, kv] = self.array.shape();
-        let mut index = (0..b * h * q * kv).map(|i| [i / kv / q / h, i / kv / q % h, i / kv % q, i % kv]);
-        index.find(|&i| self.array.at(i) == f32::NEG_INFINITY)
+        first_hidden(&self.array)
     }
 
     fn reveals(&self) -> bool {
@@ -42,6 +40,17 @@ impl Score for Bias<'_> {
     fn check(&self, shape: &Shape) -> Result<()> {
         shape.broadcasts("bias", self.array.shape())
     }
+
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.gradient.then(|| self.array.shape())
+    }
+}
+
+/// Index of the first −∞.
+pub(super) fn first_hidden(array: &View<'_, f32>) -> Option<[usize; 4]> {
+    let [b, h, q, kv] = array.shape();
+    let mut index = (0..b * h * q * kv).map(|i| [i / kv / q / h, i / kv / q % h, i / kv % q, i % kv]);
+    index.find(|&i| array.at(i) == f32::NEG_INFINITY)
 }
 
 impl Slope for Bias<'_> {
@@ -56,9 +65,5 @@ impl Slope for Bias<'_> {
             bias.add(p, ds);
         }
         ds
-    }
-
-    fn bias_shape(&self) -> Option<[usize; 4]> {
-        self.gradient.then(|| self.array.shape())
     }
 }

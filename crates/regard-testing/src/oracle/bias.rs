@@ -1,8 +1,10 @@
-//! The gradient of a bias, from that of the final scores.
+//! The gradient of a bias, or of another array that a score reads, from that of the final scores.
 //!
 //! ```text
 //!   db = Σ dS_ij · ∂s_ij/∂b      over all pairs that read the element
 //! ```
+
+use regard_core::Pair;
 
 use crate::array::Array;
 use crate::oracle::bounds::spread;
@@ -15,6 +17,15 @@ pub struct BiasTruth<'a> {
     pub shape: [usize; 4],
     /// Derivative of the final score by the bias, from `scale · q·k`; 1 where the bias is added last.
     pub through: ScoreFn<'a>,
+    /// The element that a pair reads, where it is not that of the pair's own coordinates.
+    pub element: Option<&'a dyn Fn(Pair) -> [usize; 4]>,
+}
+
+impl BiasTruth<'_> {
+    /// A bias that is added last, of this shape.
+    pub fn added(shape: [usize; 4]) -> Self {
+        BiasTruth { shape, through: &|_, _| 1.0, element: None }
+    }
 }
 
 impl Problem<'_> {
@@ -30,7 +41,15 @@ impl Problem<'_> {
     ) -> (Array, Array) {
         let of = |at| spread(&|s| (bias.through)(s, self.pair(at)), truth.raw[at], bounds.raw[at]);
         let each = self.of_visible(truth, |at| gradients.dscores[at] * of(at).0);
-        let gradient = each.reduce(bias.shape);
+        let gather = |each: &Array| match bias.element {
+            None => each.reduce(bias.shape),
+            Some(element) => {
+                let mut sum = Array::zeros(bias.shape);
+                each.coordinates().for_each(|at| sum[element(self.pair(at))] += each[at]);
+                sum
+            }
+        };
+        let gradient = gather(&each);
         let sum = gamma(each.coordinates().count() / gradient.coordinates().count().max(1));
         let error = self.of_visible(truth, |at| {
             let (here, spread) = of(at);
@@ -38,7 +57,7 @@ impl Problem<'_> {
             // A slope near 0 is a difference of numbers near 1 (1 − tanh²): off by units of 1, not of itself.
             through + (sum + 4.0 * U) * each[at].abs() + 4.0 * U * gradients.dscores[at].abs()
         });
-        let error = error.reduce(bias.shape);
+        let error = gather(&error);
         let tolerance = Array::from_fn(bias.shape, |at| error[at] + Rounding::of::<f32>().at(gradient[at]));
         (gradient, tolerance)
     }

@@ -1,6 +1,9 @@
 //! Every mask, with its own type, made for given sizes.
 
-use regard_core::{Blocks, Bools, Causal, Documents, Mask, Padding, Pair, PrefixLm, Shape, View, Window};
+use regard_core::{
+    Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Mask, Padding, Pair, PrefixLm, RandomKeys,
+    Shape, Strided, View, Window,
+};
 
 use crate::rng::Rng;
 
@@ -22,6 +25,7 @@ pub fn masks(shape: &Shape, seed: u64, visitor: &mut impl VisitMask) {
     let mut rng = Rng::new(seed);
     visitor.mask("everything", &());
     positional(shape, &mut rng, visitor);
+    sparse(shape, &mut rng, visitor);
     listed(shape, &mut rng, visitor);
     dense(shape, &mut rng, visitor);
     closures(visitor);
@@ -40,6 +44,32 @@ fn positional(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
     let prefix = (0..shape.batch).map(|_| below(shape.kv_len, rng)).collect();
     visitor.mask("prefix", &PrefixLm { prefix });
     visitor.mask("one prefix for all", &PrefixLm::new(3));
+}
+
+/// The sparse patterns of the literature, and their parts.
+fn sparse(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
+    let size = 1 + rng.below(20) as u32;
+    let near = Window { left: size, right: size / 2 };
+    let some = Global::new((0..shape.kv_len as u32).filter(|_| rng.chance(0.05)).collect::<Vec<_>>());
+    visitor.mask("dilated window", &Dilated::new(size, size / 2, 1 + size / 3).expect("a dilation"));
+    visitor.mask("strided", &Strided::new(size).expect("a stride"));
+    visitor.mask("causal, fixed", &(Causal::LowerRight, Fixed::new(size, 1 + size / 4).expect("a block")));
+    visitor.mask("global", &some);
+    visitor.mask("window and global", &Either(near, some.clone()));
+    visitor.mask("causal, sinks and window", &(Causal::LowerRight, Either(near, Global::first(4))));
+    let [b, h, q, _] = shape.scores();
+    for sizes in [[b, h, q, 1], [1, 1, q, 1]] {
+        let data: Vec<f32> = (0..sizes.iter().product()).map(|_| (rng.normal() + 1.0) as f32 * shape.kv_len as f32 / 2.0).collect();
+        let centres = View::new(&data, sizes).expect("a slice of its shape");
+        visitor.mask(&format!("around centres {sizes:?}"), &Around { centres, radius: size as f32 });
+    }
+    let random = |len: usize, heads, seed| RandomKeys::new(2.min(len as u32), [heads, len], seed).expect("positions to draw from");
+    visitor.mask("random keys", &random(shape.kv_len, shape.q_heads, rng.below(9) as u64));
+    for size in [size, 64] {
+        let random = random(shape.kv_len.div_ceil(size as usize), 1, u64::from(size));
+        let blocks = Either(Either(Window { left: 1, right: 1 }, Global::first(1)), random);
+        visitor.mask(&format!("window, global and random in blocks of {size}"), &Blockwise::new(size, blocks).expect("a block"));
+    }
 }
 
 /// Masks made from lists of lengths, boundaries or blocks.

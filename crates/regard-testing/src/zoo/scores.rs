@@ -1,6 +1,6 @@
 //! Every score, with its own type, made for given sizes.
 
-use regard_core::{Alibi, Bias, Pair, Shape, Slope, Softcap, View, with_slope};
+use regard_core::{Alibi, Bias, Gaussian, Pair, RelativeBias, Shape, Slope, Softcap, View, with_slope};
 
 use crate::array::Array;
 use crate::layout::{Layout, Stored};
@@ -31,6 +31,8 @@ pub fn scores(shape: &Shape, seed: u64, visitor: &mut impl VisitScore) {
     visitor.score("softcap, alibi", &(Softcap(8.0), slopes.clone()), None);
     closures(&slopes, visitor);
     biases(shape, &mut rng, visitor);
+    relative(shape, &mut rng, visitor);
+    gaussians(shape, &mut rng, visitor);
     compositions(shape, &slopes, &mut rng, visitor);
 }
 
@@ -49,13 +51,44 @@ fn biases(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitScore) {
     for sizes in [[b, h, q, kv], [1, h, q, kv], [b, 1, 1, kv], [1, 1, q, 1], [1, h, 1, 1], [1, 1, 1, 1]] {
         let layout = rng.pick(&Layout::ALL);
         let bias = Stored::new(&Array::from_fn(sizes, |_| rng.normal()), layout);
-        let truth = BiasTruth { shape: sizes, through: &|_, _| 1.0 };
+        let truth = BiasTruth::added(sizes);
         visitor.score(&format!("bias {sizes:?} {layout:?}"), &Bias::new(bias.view()).with_gradient(), Some(truth));
     }
     let holes = Array::from_fn([1, 1, q, kv], |_| if rng.chance(0.3) { f64::NEG_INFINITY } else { rng.normal() });
     let holes = Stored::new(&holes, Layout::Contiguous);
-    let truth = BiasTruth { shape: [1, 1, q, kv], through: &|_, _| 1.0 };
+    let truth = BiasTruth::added([1, 1, q, kv]);
     visitor.score("bias that hides", &Bias::new(holes.view()).with_gradient(), Some(truth));
+}
+
+/// Tables by distance, one row for each head or one for all.
+fn relative(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitScore) {
+    for (heads, buckets) in [(shape.q_heads, 8), (1, 12)] {
+        let sizes = [1, heads, 1, buckets];
+        let data: Vec<f32> = (0..heads * buckets).map(|_| rng.normal() as f32).collect();
+        let table = View::new(&data, sizes).expect("a slice of its shape");
+        let made = if buckets == 8 { RelativeBias::bidirectional(table, 20) } else { RelativeBias::causal(table, 40) };
+        let bias = made.expect("even buckets").with_gradient();
+        let element = |p: Pair| [0, (p.head as usize).min(heads - 1), 0, bias.bucket(p.kv as i32 - p.q_abs()) as usize];
+        let truth = BiasTruth { element: Some(&element), ..BiasTruth::added(sizes) };
+        visitor.score(&format!("relative bias {sizes:?}"), &bias, Some(truth));
+    }
+}
+
+/// Gaussians around centres of every query, or of each head.
+fn gaussians(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitScore) {
+    let [b, h, q, kv] = shape.scores();
+    let deviation = 2.0 + kv as f32 / 8.0;
+    for sizes in [[b, h, q, 1], [1, h, 1, 1], [b, 1, q, 1]] {
+        let data: Vec<f32> = (0..sizes.iter().product()).map(|_| (rng.normal() + 1.0) as f32 * kv as f32 / 2.0).collect();
+        let centres = View::new(&data, sizes).expect("a slice of its shape");
+        let centre = |p: Pair| {
+            let at = [p.batch, p.head, p.q].map(|i| i as usize);
+            f64::from(centres.at([at[0].min(sizes[0] - 1), at[1].min(sizes[1] - 1), at[2].min(sizes[2] - 1), 0]))
+        };
+        let through = |_: f64, p: Pair| (f64::from(p.kv) - centre(p)) / f64::from(deviation).powi(2);
+        let truth = BiasTruth { through: &through, ..BiasTruth::added(sizes) };
+        visitor.score(&format!("gaussian around {sizes:?}"), &Gaussian::new(centres, deviation).with_gradient(), Some(truth));
+    }
 }
 
 /// A bias before and after others, and without a gradient.
@@ -72,9 +105,9 @@ fn compositions(shape: &Shape, slopes: &Alibi, rng: &mut Rng, visitor: &mut impl
         1.0 - ((s + f64::from(b)) / f64::from(cap)).tanh().powi(2)
     };
     visitor.score("bias without gradient", &bias, None);
-    let truth = || BiasTruth { shape: sizes, through: &|_, _| 1.0 };
+    let truth = || BiasTruth::added(sizes);
     visitor.score("softcap, bias", &(Softcap(cap), bias.with_gradient()), Some(truth()));
-    let last = BiasTruth { shape: sizes, through: &through_cap };
+    let last = BiasTruth { through: &through_cap, ..truth() };
     visitor.score("bias, softcap", &(bias.with_gradient(), Softcap(cap)), Some(last));
     visitor.score("alibi, bias", &(slopes.clone(), bias.with_gradient()), Some(truth()));
 }

@@ -1,8 +1,9 @@
 //! Arguments that do not fit: each refused with a text that names it, what it got and what it needs.
 
 use regard::{
-    Alibi, Attention, Bias, Blocks, Bools, Causal, Documents, Error, Mask, Output, Padding, Pair, PrefixLm, Score, Softcap, Tensor,
-    View, ViewMut, sdpa, with_slope,
+    Alibi, Around, Attention, Bias, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Error, Fixed, Gaussian, Global,
+    Mask, Output, Padding, Pair, PrefixLm, RandomKeys, RelativeBias, Score, Softcap, Strided, Tensor, View, ViewMut, Window, sdpa,
+    with_slope,
 };
 
 const DATA: [f32; 4096] = [0.25; 4096];
@@ -115,8 +116,44 @@ fn masks_of_another_problem() {
 }
 
 #[test]
+fn sparse_masks_of_another_problem() {
+    let global = Either(Window { left: 1, right: 1 }, Global::new([0, 5]));
+    assert_eq!(refuse_mask(global), "a global position is 5, and there are 5 keys: it must be below 5");
+    let short = RandomKeys::new(1, [1, 4], 0).unwrap();
+    assert_eq!(refuse_mask(short.clone()), "random keys has 4 positions and needs 5, the length of the keys, or more");
+    let heads = RandomKeys::new(1, [3, 5], 0).unwrap();
+    assert_eq!(refuse_mask(heads), "random keys has 3 heads and needs 4, as the query has (or 1 for all)");
+    assert!(refuse_mask(Blockwise::new(1, short).unwrap()).contains("random keys"), "inside blocks too");
+    assert!(refuse_mask(Blockwise::new(2, Global::new([3])).unwrap()).contains("there are 3 keys"), "which are blocks");
+    assert!(refuse_mask(Around { centres: view([1, 1, 2, 1]), radius: 1.0 }).contains("centres has shape [1, 1, 2, 1]"));
+    assert!(refuse_mask(Around { centres: view([1, 1, 3, 5]), radius: 1.0 }).contains("centres has 5 elements for each query"));
+    for radius in [-1.0, f32::NAN, f32::INFINITY] {
+        assert!(
+            refuse_mask(Around { centres: view([1, 1, 3, 1]), radius }).starts_with("radius around the centres is "),
+            "{radius}"
+        );
+    }
+    let nan = [0.0, f32::NAN, 1.0];
+    let centres = View::new(&nan, [1, 1, 3, 1]).unwrap();
+    assert_eq!(refuse_mask(Around { centres, radius: 1.0 }), "a centre is NaN and must be finite");
+}
+
+#[test]
 fn masks_that_cannot_be() {
     let text = |e: Error| e.to_string();
+    assert_eq!(text(Dilated::new(1, 1, 0).unwrap_err()), "dilation of a window is 0 and must be from 1 to 2^30");
+    assert_eq!(text(Strided::new(0).unwrap_err()), "stride of strided attention is 0 and must be from 1 to 2^30");
+    assert_eq!(text(Fixed::new(0, 1).unwrap_err()), "block of fixed attention is 0 and must be from 1 to 2^30");
+    for summary in [0, 5] {
+        assert!(
+            text(Fixed::new(4, summary).unwrap_err()).starts_with("number of summary keys of fixed attention is "),
+            "{summary}"
+        );
+    }
+    assert_eq!(text(Blockwise::new(0, ()).unwrap_err()), "size of the blocks of a mask is 0 and must be from 1 to 2^30");
+    assert!(text(RandomKeys::new(6, [1, 5], 0).unwrap_err()).starts_with("number of random keys is 6 and must be at most"));
+    assert!(Dilated::new(1, 1, u32::MAX).is_err() && Strided::new(u32::MAX).is_err() && Blockwise::new(u32::MAX, ()).is_err());
+    assert!(RandomKeys::new(1 << 29, [usize::MAX, 1 << 29], 0).is_err());
     assert_eq!(text(Documents::new(&[1, 2], ()).unwrap_err()), "query document boundary 0 is 1 and must be 0");
     assert_eq!(
         text(Documents::new(&[0, 4, 3], ()).unwrap_err()),
@@ -135,7 +172,30 @@ fn scores_of_another_problem() {
     assert!(refuse_score(Bias::new(view([2, 4, 5, 3]))).contains("bias has shape [2, 4, 5, 3] and scores have shape [2, 4, 3, 5]"));
     for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         assert!(refuse_score(Softcap(cap)).starts_with("softcap is "), "{cap}");
+        assert!(refuse_score(Gaussian::new(view([1, 1, 3, 1]), cap)).starts_with("deviation of a Gaussian is "), "{cap}");
     }
+    assert!(refuse_score(Gaussian::new(view([1, 1, 3, 5]), 1.0)).contains("centres has 5 elements for each query"));
+    let table = |heads| RelativeBias::causal(view([1, heads, 1, 8]), 16).unwrap();
+    assert!(refuse_score(table(3)).contains("relative bias has shape [1, 3, 1, 1] and scores have shape [2, 4, 3, 5]"));
+    let two = (table(4).with_gradient(), Gaussian::new(view([1, 1, 3, 1]), 1.0).with_gradient());
+    assert!(refuse_score(two).starts_with("a second gradient besides queries, keys and values is not supported in one call"));
+}
+
+#[test]
+fn relative_biases_that_cannot_be() {
+    let causal = |shape, max| RelativeBias::causal(view(shape), max).unwrap_err().to_string();
+    let both = |shape, max| RelativeBias::bidirectional(view(shape), max).unwrap_err().to_string();
+    assert_eq!(causal([1, 4, 1, 7], 16), "number of buckets of a causal relative bias is 7 and must be a positive multiple of 2");
+    assert_eq!(
+        both([1, 4, 1, 6], 16),
+        "number of buckets of a bidirectional relative bias is 6 and must be a positive multiple of 4"
+    );
+    assert!(
+        causal([1, 4, 1, 8], 4).starts_with("largest distance of a relative bias is 4 and must be more than half of the buckets")
+    );
+    assert!(both([1, 4, 1, 8], 2).starts_with("largest distance of a relative bias is 2"));
+    assert!(causal([1, 4, 1, 8], u32::MAX).contains("at most 2^20"));
+    assert!(causal([1, 4, 2, 8], 16).starts_with("relative bias has 2 query positions and needs 1"));
 }
 
 /// softcap(−∞) = −cap, so a key hidden by a bias would be seen again.

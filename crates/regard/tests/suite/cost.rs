@@ -1,6 +1,9 @@
 //! What a plan says about itself: its counts against counting pair by pair.
 
-use regard::{Attention, Causal, Cost, Mask, Padding, Shape, Tiles, View, Window};
+use regard::{
+    Attention, Blockwise, Causal, Cost, Dilated, Either, Fixed, Global, Mask, Padding, RandomKeys, Shape, Strided, Tiles, View,
+    Window,
+};
 use regard_testing::by_ref::ByRef;
 use regard_testing::case::Case;
 use regard_testing::zoo::masks;
@@ -35,12 +38,17 @@ fn cost(case: &Case, mask: &dyn Mask) -> Cost {
 #[test]
 fn tiles_are_counted_as_the_mask_shows_them() {
     let case = Case::new(1, [2, 2, 2, 200, 330, 8, 4]);
-    let formulas: [(&str, &dyn Mask); 5] = [
+    let formulas: [(&str, &dyn Mask); 10] = [
         ("everything", &()),
         ("upper-left", &Causal::UpperLeft),
         ("lower-right", &Causal::LowerRight),
         ("window", &Window { left: 70, right: 10 }),
         ("padding", &Padding::new([100, 330])),
+        ("dilated", &Dilated::new(1, 1, 130).unwrap()),
+        ("strided", &Strided::new(150).unwrap()),
+        ("fixed", &Fixed::new(192, 8).unwrap()),
+        ("window and global", &Either(Window { left: 10, right: 10 }, Global::new([5]))),
+        ("sinks and window", &(Causal::LowerRight, Either(Window { left: 20, right: 0 }, Global::first(4)))),
     ];
     for (name, mask) in formulas {
         let (mut tiles, mut pairs) = (Tiles::default(), 0);
@@ -71,6 +79,30 @@ fn no_mask_is_counted_below_what_it_shows() {
         let Tiles { hidden, clear, mixed } = cost.tiles;
         assert_eq!(hidden + clear + mixed, 2 * 2 * 3 * 3, "{name}: 140 rows of a group in 3 blocks, 130 keys in 3 tiles");
     });
+}
+
+/// Four times the length at the same width costs four times the tiles, where the global tokens see all in one row of tiles each.
+#[test]
+fn sparse_patterns_cost_in_proportion_to_the_length() {
+    let of = |len: usize, mask: &dyn Mask| cost(&Case::new(4, [1, 1, 1, len, len, 1, 1]), mask).pairs / 4096;
+    let streaming = (Causal::LowerRight, Either(Window { left: 63, right: 0 }, Global::first(4)));
+    let longformer = Either(Window { left: 63, right: 63 }, Global::new([0]));
+    for len in [1024, 4096] {
+        let rows = (len / 64) as u64;
+        assert_eq!(of(len, &streaming), 3 * rows - 3, "itself, the one before, the first");
+        assert_eq!(
+            of(len, &longformer),
+            5 * rows - 6,
+            "three on the diagonal, less two at its ends, and a row and a column of others"
+        );
+        let random = RandomKeys::new(2, [1, len / 64], 9).unwrap();
+        let big_bird = Blockwise::new(64, Either(Either(Window { left: 1, right: 1 }, Global::first(1)), random)).unwrap();
+        let all = of(len, &big_bird);
+        assert!((5 * rows - 6..=7 * rows).contains(&all), "{len}: {all}");
+        let case = Case::new(4, [1, 1, 1, len, len, 1, 1]);
+        let tiles = cost(&case, &big_bird).tiles;
+        assert_eq!((tiles, tiles.mixed), (by_pairs(&big_bird, &case.shape, [0, 0]).0, 0), "blocks of 64 are tiles");
+    }
 }
 
 /// Decoding with 32 query heads and 8 KV heads: each key and value is counted once for its KV head, not for every query head.

@@ -1,7 +1,8 @@
 //! Each mask and score by hand: the oracle asks the same `keep` and `score` as the kernels, so here they are written out.
 
 use regard::{
-    Alibi, Attention, Bias, Blocks, Bools, Causal, Documents, Mask, Padding, Pair, PrefixLm, Score, Slope, Softcap, View, Window,
+    Alibi, Around, Attention, Bias, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Gaussian, Global, Mask,
+    Padding, Pair, PrefixLm, RandomKeys, RelativeBias, Score, Slope, Softcap, Strided, View, Window,
 };
 use regard_testing::case::shape;
 
@@ -74,6 +75,77 @@ fn tuples_intersect_and_closures_are_masks() {
 }
 
 #[test]
+fn dilated_windows_count_keys_with_gaps_between() {
+    let pictures = ["101000", "010100", "101010", "010101", "001010", "000101"];
+    assert_eq!(rows_of(&Dilated::new(1, 1, 2).unwrap(), [0, 0], [6, 6]), pictures);
+    assert_eq!(rows_of(&Dilated::new(1, 1, 2).unwrap(), [0, 0], [1, 6]), ["000101"], "decoding sees the last row");
+    assert_eq!(rows(&Dilated::new(1, 0, 1).unwrap()), rows(&Window { left: 1, right: 0 }));
+    assert_eq!(rows(&Dilated::new(u32::MAX, 0, 3).unwrap()), ["00100", "10010", "01001"]);
+}
+
+/// Child et al. 2019, §4.3, with l = 3 and, for the fixed pattern, l = 4 and c = 1.
+#[test]
+fn sparse_transformers_are_strided_or_fixed() {
+    let strided = (Causal::LowerRight, Strided::new(3).unwrap());
+    let pictures = ["10000000", "11000000", "11100000", "11110000", "01111000", "00111100", "10011110", "01001111"];
+    assert_eq!(rows_of(&strided, [0, 0], [8, 8]), pictures);
+    assert_eq!(rows_of(&Strided::new(3).unwrap(), [0, 0], [1, 8]), ["01001111"]);
+    let fixed = (Causal::LowerRight, Fixed::new(4, 1).unwrap());
+    let pictures = ["10000000", "11000000", "11100000", "11110000", "00011000", "00011100", "00011110", "00011111"];
+    assert_eq!(rows_of(&fixed, [0, 0], [8, 8]), pictures);
+    assert_eq!(rows_of(&Fixed::new(2, 1).unwrap(), [0, 0], [4, 2]), ["01", "01", "11", "11"], "queries before the first key");
+}
+
+/// Beltagy et al. 2020, figure 2d, and Xiao et al. 2023, figure 1d.
+#[test]
+fn windows_unite_with_global_tokens_and_sinks() {
+    let longformer = Either(Window { left: 1, right: 1 }, Global::new([2]));
+    assert_eq!(rows_of(&longformer, [0, 0], [6, 6]), ["111000", "111000", "111111", "001110", "001111", "001011"]);
+    let streaming = (Causal::LowerRight, Either(Window { left: 1, right: 0 }, Global::first(2)));
+    assert_eq!(rows_of(&streaming, [0, 0], [6, 6]), ["100000", "110000", "111000", "111100", "110110", "110011"]);
+    assert_eq!(rows_of(&streaming, [0, 0], [1, 6]), ["110011"]);
+    assert_eq!(rows_of(&Global::new([1]), [0, 0], [4, 2]), ["01", "01", "01", "11"], "queries before the first key");
+}
+
+#[test]
+fn blockwise_masks_see_blocks() {
+    let blocks = Blockwise::new(2, Window { left: 1, right: 0 }).unwrap();
+    assert_eq!(rows_of(&blocks, [0, 0], [4, 6]), ["111100", "111100", "001111", "001111"]);
+    let before = Blockwise::new(2, Window { left: 0, right: 1 }).unwrap();
+    assert_eq!(rows_of(&before, [0, 0], [5, 2]), ["00", "11", "11", "11", "11"], "blocks −2, −1, −1, 0, 0");
+}
+
+#[test]
+fn random_keys_are_distinct_reproducible_and_evenly_spread() {
+    const LEN: usize = 200;
+    let random = RandomKeys::new(3, [2, LEN], 7).unwrap();
+    let picture = |random: &RandomKeys, head, q_len| rows_of(random, [0, head], [q_len, LEN]);
+    let drawn = picture(&random, 0, LEN);
+    assert!(drawn.iter().all(|row| row.matches('1').count() == 3));
+    assert_eq!(drawn, picture(&RandomKeys::new(3, [2, LEN], 7).unwrap(), 0, LEN));
+    assert_eq!(drawn[LEN - 5..], picture(&random, 0, 5), "a query's keys do not depend on how many queries there are");
+    assert_ne!(drawn, picture(&random, 1, LEN), "each head draws its own");
+    assert_ne!(drawn, picture(&RandomKeys::new(3, [1, LEN], 8).unwrap(), 0, LEN));
+    // Each key is drawn 3 times in the mean, by a binomial law whose deviation is √(3 · 197/200): 6 of them above are 14.
+    let times = |kv: usize| drawn.iter().filter(|row| row.as_bytes()[kv] == b'1').count();
+    assert!((0..LEN).all(|kv| times(kv) < 14));
+    let means = [0..LEN / 2, LEN / 2..LEN].map(|half| half.map(times).sum::<usize>());
+    assert!(means.iter().all(|n| n.abs_diff(300) < 75), "{means:?}: 600 draws, a deviation of 12");
+    assert_eq!(rows_of(&RandomKeys::new(5, [1, 5], 0).unwrap(), [0, 1], [2, 5]), ["11111", "11111"]);
+}
+
+/// Luong et al. 2015, §3.2: local-m is a window around the target's own position.
+#[test]
+fn local_attention_sees_keys_around_centres() {
+    let steps = [0.0f32, 1.0, 2.0];
+    let monotonic = Around { centres: View::new(&steps, [1, 1, 3, 1]).unwrap(), radius: 1.0 };
+    assert_eq!(rows(&monotonic), ["11000", "11100", "01110"]);
+    let predicted = [2.5f32, -9.0, 4.4];
+    let predicted = Around { centres: View::new(&predicted, [1, 1, 3, 1]).unwrap(), radius: 1.5 };
+    assert_eq!(rows(&predicted), ["01111", "00000", "00011"]);
+}
+
+#[test]
 fn scores_are_their_formulas() {
     let shape = shape([1, 8, 8, 3, 5, 1, 1]);
     let at = |h, i, j| shape.pair(0, h, i, j);
@@ -90,6 +162,16 @@ fn scores_are_their_formulas() {
     let data = [1.0f32, 2.0, 3.0];
     let bias = Bias::new(View::new(&data, [1, 1, 3, 1]).unwrap());
     assert_eq!(bias.score(0.5, at(7, 2, 4)), 3.5);
+    let centres = [1.5f32, 3.0, -2.0];
+    let gaussian = Gaussian::new(View::new(&centres, [1, 1, 3, 1]).unwrap(), 2.0);
+    assert_eq!([4, 3].map(|j| gaussian.score(0.5, at(7, 0, j))), [0.5 - 2.5 * 2.5 / 8.0, 0.5 - 1.5 * 1.5 / 8.0]);
+    let table: Vec<f32> = (0..8).map(|bucket| bucket as f32).collect();
+    let table = View::new(&table, [1, 1, 1, 8]).unwrap();
+    let relative = RelativeBias::causal(table, 16).unwrap(); // buckets 0, 1, 2, 3, then from 4, 5.7, 8 and 11.3 on
+    assert_eq!([0, -3, -4, -6, -8, -15, -99, 2].map(|d| relative.bucket(d)), [0, 3, 4, 5, 6, 7, 7, 0]);
+    assert_eq!(relative.score(0.5, at(0, 2, 0)), 0.5 + 4.0, "query 2 of 3 is level with key 4 of 5");
+    let both = RelativeBias::bidirectional(table, 16).unwrap(); // on each side 0, 1, then from 2 and 5.7 on
+    assert_eq!([0, -1, -5, -6, 1, 5, 6, 99].map(|d| both.bucket(d)), [0, 1, 2, 3, 5, 6, 7, 7]);
     let composed = (Softcap(2.0), bias);
     assert!((composed.score(8.0, at(0, 0, 0)) - (2.0 * 4.0f32.tanh() + 1.0)).abs() < 1e-6, "first the softcap, then the bias");
     assert!((composed.slope(0.5, at(0, 0, 0)) - (1.0 - 0.25f32.tanh().powi(2))).abs() < 1e-6);

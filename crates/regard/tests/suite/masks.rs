@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use regard::{Causal, Mask, PrefixLm, Shape, Slope, Tile, Window};
+use regard::{Blockwise, Causal, Dilated, Fixed, Global, Mask, PrefixLm, RandomKeys, Shape, Slope, Strided, Tile, Window};
 use regard_testing::case::{Case, shape};
 use regard_testing::oracle::BiasTruth;
 use regard_testing::rng::Rng;
@@ -61,13 +61,23 @@ fn masks_that_are_formulas_skip_every_tile_they_can() {
         let shape = shape(sizes);
         let mut rng = Rng::new(seed);
         let lengths = PrefixLm { prefix: (0..shape.batch).map(|b| 7 * b as u32).collect() };
-        let exact: [(&str, &dyn Mask); 6] = [
+        let exact: [(&str, &dyn Mask); 16] = [
             ("upper-left", &Causal::UpperLeft),
             ("lower-right", &Causal::LowerRight),
             ("window", &Window { left: 9, right: 4 }),
             ("window to the left", &Window { left: u32::MAX, right: 0 }),
             ("prefix", &lengths),
             ("everything", &()),
+            ("dilated", &Dilated::new(5, 3, 7).unwrap()),
+            ("dilated without ends", &Dilated::new(u32::MAX, u32::MAX, 11).unwrap()),
+            ("dilated by one", &Dilated::new(9, 4, 1).unwrap()),
+            ("strided", &Strided::new(6).unwrap()),
+            ("strided by one", &Strided::new(1).unwrap()),
+            ("fixed", &Fixed::new(8, 3).unwrap()),
+            ("fixed, all summary", &Fixed::new(5, 5).unwrap()),
+            ("global", &Global::new([1, 8, 2, 3, 4, 5])),
+            ("window of blocks", &Blockwise::new(6, Window { left: 1, right: 0 }).unwrap()),
+            ("random keys", &RandomKeys::new(shape.kv_len as u32 - 5, [shape.q_heads, shape.kv_len], 3).unwrap()),
         ];
         for (name, mask) in exact {
             tiles(mask, &shape, &mut rng, |promised, true_tile, place| {
