@@ -1,9 +1,10 @@
 //! The shape of a Llama-type model, from a Hugging Face `config.json`.
 
+use regard::{Rope, RopeScaling, RopeStyle};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, RopeParameters};
 
 /// The shape of a decoder of type `LlamaForCausalLM`. Fields carry the names of Hugging Face's `config.json`.
 ///
@@ -39,6 +40,8 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are changed for long texts.
+    pub rope_scaling: Option<RopeScaling>,
     /// Whether the output projection is the embedding.
     pub tie_word_embeddings: bool,
     /// Whether the four attention projections have biases.
@@ -108,7 +111,8 @@ impl TryFrom<File> for LlamaConfig {
 
     fn try_from(file: File) -> Result<Self> {
         file.refuse_others()?;
-        let rope_theta = file.rope_theta()?;
+        let max_position_embeddings = file.max_position_embeddings.unwrap_or(2048);
+        let rope = file.rope(max_position_embeddings)?;
         let need = |field: &'static str, value: Option<usize>| value.ok_or(Error::MissingField { field });
         let heads = need("num_attention_heads", file.num_attention_heads)?;
         let hidden_size = need("hidden_size", file.hidden_size)?;
@@ -125,9 +129,10 @@ impl TryFrom<File> for LlamaConfig {
             num_attention_heads: heads,
             num_key_value_heads: file.num_key_value_heads.unwrap_or(heads),
             head_dim,
-            max_position_embeddings: file.max_position_embeddings.unwrap_or(2048),
+            max_position_embeddings,
             rms_norm_eps: file.rms_norm_eps.unwrap_or(1e-6),
-            rope_theta,
+            rope_theta: rope.theta.unwrap_or(10_000.0),
+            rope_scaling: rope.scaling,
             tie_word_embeddings: file.tie_word_embeddings.unwrap_or(false),
             attention_bias: file.attention_bias.unwrap_or(false),
             mlp_bias: file.mlp_bias.unwrap_or(false),
@@ -164,21 +169,26 @@ impl File {
         Ok(())
     }
 
-    /// The base of the rotary frequencies, wherever it is written; refuses frequencies that are scaled.
-    fn rope_theta(&self) -> Result<f64> {
-        let mut nested = None;
-        for rope in [&self.rope_scaling, &self.rope_parameters].into_iter().flatten() {
-            let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Value::as_str);
-            if let Some(kind) = kind.filter(|kind| *kind != "default") {
-                return Err(Error::Unsupported { what: "rope_type", given: kind.to_owned(), supported: "\"default\"" });
-            }
-            if let Some(factor) = rope.get("factor").filter(|f| f.as_f64() != Some(1.0)) {
-                let what = "rope scaling factor";
-                return Err(Error::Unsupported { what, given: factor.to_string(), supported: "unscaled rotary embeddings" });
-            }
-            nested = nested.or_else(|| rope.get("rope_theta").and_then(Value::as_f64));
+    /// The rotary frequencies, wherever they are written; refuses those that change with the text, or turn a part of each head.
+    fn rope(&self, max_position_embeddings: usize) -> Result<RopeParameters> {
+        let mut all = RopeParameters { theta: self.rope_theta, ..RopeParameters::default() };
+        for json in [&self.rope_scaling, &self.rope_parameters].into_iter().flatten() {
+            let rope = RopeParameters::from_json(json, max_position_embeddings)?;
+            all = RopeParameters {
+                theta: rope.theta.or(all.theta),
+                partial_rotary_factor: rope.partial_rotary_factor.or(all.partial_rotary_factor),
+                scaling: rope.scaling.or(all.scaling),
+            };
         }
-        Ok(nested.or(self.rope_theta).unwrap_or(10_000.0))
+        let unsupported = |what, given: String, supported| Err(Error::Unsupported { what, given, supported });
+        if let Some(RopeScaling::LongRope { .. }) = all.scaling {
+            let supported = "frequencies that do not change with the length of the text, in a Llama,";
+            return unsupported("rope_type", "longrope".to_owned(), supported);
+        }
+        match all.partial_rotary_factor.filter(|&part| part != 1.0) {
+            Some(part) => unsupported("partial_rotary_factor", part.to_string(), "heads that turn as a whole, in a Llama,"),
+            None => Ok(all),
+        }
     }
 }
 
@@ -190,6 +200,16 @@ impl LlamaConfig {
     pub fn from_json(text: &str) -> Result<Self> {
         let file: File = serde_json::from_str(text).map_err(|source| Error::Json { what: "config.json".into(), source })?;
         file.try_into()
+    }
+
+    /// The rotary embedding of every layer.
+    ///
+    /// # Errors
+    /// When its numbers are outside their domains.
+    pub fn rope(&self) -> Result<Rope> {
+        let (theta, scaling) = (Some(self.rope_theta), self.rope_scaling.clone());
+        let parameters = RopeParameters { theta, scaling, partial_rotary_factor: None };
+        parameters.rope(self.head_dim, RopeStyle::HalfSplit, self.max_position_embeddings)
     }
 
     /// Checks that all sizes are possible together.
@@ -221,6 +241,7 @@ impl LlamaConfig {
         if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
             return impossible("initializer_range", self.initializer_range, "zero or a positive number");
         }
+        self.rope()?;
         match self.bos_token_id.iter().chain(&self.eos_token_id).find(|id| **id as usize >= self.vocab_size) {
             Some(&token) => Err(Error::Token { token, vocab_size: self.vocab_size }),
             None => Ok(()),

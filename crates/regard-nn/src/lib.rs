@@ -8,7 +8,7 @@
 //!
 //! Read in this order:
 //!
-//! 1. Layers: [`Linear`], [`RmsNorm`], [`Rotary`], [`SwiGlu`], [`MultiHeadAttention`]. Each takes and gives candle tensors and is
+//! 1. Layers: [`Linear`], [`RmsNorm`], [`Rotary`], [`LearnedPositions`], [`SwiGlu`], [`MultiHeadAttention`]. Each takes and gives candle tensors and is
 //!    differentiable in its input and its weights; the fused operations they are made of are here too ([`attention`],
 //!    [`rms_norm`], [`swiglu`], [`rope`], [`dropout`], [`embedding`], [`cross_entropy`]).
 //! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
@@ -48,7 +48,9 @@ mod model;
 mod norm;
 mod ops;
 mod params;
+mod positions;
 mod rng;
+mod rope;
 mod rotary;
 mod sample;
 mod stop;
@@ -66,8 +68,11 @@ pub use mha::MultiHeadAttention;
 pub use mlp::SwiGlu;
 pub use model::Model;
 pub use norm::RmsNorm;
-pub use ops::{RopeStyle, attention, cross_entropy, dropout, embedding, rms_norm, rope, swiglu};
+pub use ops::{attention, cross_entropy, dropout, embedding, rms_norm, rope, swiglu};
 pub use params::Params;
+pub use positions::{LearnedPositions, SinusoidalPositions};
+pub use regard::{Rope, RopeScaling, RopeStyle};
+pub use rope::RopeParameters;
 pub use rotary::Rotary;
 pub use sample::{Sampler, Sampling};
 pub use tape::{Tape, Value};

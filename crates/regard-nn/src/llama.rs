@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use regard::{CacheShape, KvCache, Sequence};
 
 use crate::array::{slice, tensor};
-use crate::ops::{self, Mask, RopeStyle};
+use crate::ops::{self, Mask};
 use crate::params::projections;
 use crate::rng::mix;
 use crate::tape::{Tape, Value};
@@ -272,7 +272,7 @@ impl Block {
             Linear::new(params.take(&format!("{name}.weight"), &shape)?, bias)
         };
         let [q, k, v, o, gate, up, down] = projections(config, layer).map(linear);
-        let rotary = Rotary::new(config.head_dim, config.rope_theta, RopeStyle::HalfSplit)?;
+        let rotary = Rotary::from(config.rope()?);
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
         let name = |part: &str| format!("model.layers.{layer}.{part}_layernorm.weight");
         Ok(Self {

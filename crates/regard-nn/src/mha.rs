@@ -69,10 +69,10 @@ impl MultiHeadAttention {
     /// The same layer with queries and keys of self-attention turned by position.
     ///
     /// # Errors
-    /// When the embedding is for heads of another size.
+    /// When the embedding turns more elements than a head has.
     pub fn rotary(self, rotary: Rotary) -> Result<Self> {
-        if rotary.dim() != self.dim() {
-            let needed = format!("{}, the elements of a head", self.dim());
+        if rotary.dim() > self.dim() {
+            let needed = format!("at most {}, the elements of a head", self.dim());
             return Err(Error::Shape { what: "dimension of the rotary embedding", given: vec![rotary.dim()], needed });
         }
         Ok(Self { rotary: Some(rotary), ..self })
@@ -123,7 +123,7 @@ impl MultiHeadAttention {
         let (q, k, v) = (self.q.on(tape, x)?, self.k.on(tape, x)?, self.v.on(tape, x)?);
         let length = q.tensor().dims2()?.0 / batch.max(1);
         let rule = Rule { causal: self.causal.then_some(Causal::UpperLeft), dropout };
-        let angles = self.rotary.as_ref().map(|rotary| rotary.angles(0, length));
+        let angles = self.rotary.as_ref().map(|rotary| rotary.angles(0, length)).transpose()?;
         let rows = attend(tape, &q, &k, &v, AttentionSpec { angles, ..self.spec(batch, rule) })?;
         self.out.on(tape, &rows)
     }
@@ -140,7 +140,7 @@ impl MultiHeadAttention {
     pub fn remember(&self, x: &Tensor, cache: &mut KvCache<f32>, layer: usize, seq: &Sequence, first: usize) -> Result<()> {
         let (mut k, v) = (self.k.infer(x)?, self.v.infer(x)?);
         if let Some(rotary) = &self.rotary {
-            k = rotate(&k, &rotary.angles(first, k.dims2()?.0), self.dim(), false)?;
+            k = rotate(&k, &rotary.angles(first, k.dims2()?.0)?, self.dim(), false)?;
         }
         let (k, v) = (slice(&k)?, slice(&v)?);
         let view = |rows| heads_first(rows, 1, self.kv_heads, self.dim());
@@ -159,7 +159,7 @@ impl MultiHeadAttention {
             return Err(regard::Error::Positions { start: 0, end: length, length: seq.len() }.into());
         };
         if let Some(rotary) = &self.rotary {
-            q = rotate(&q, &rotary.angles(first, length), self.dim(), false)?;
+            q = rotate(&q, &rotary.angles(first, length)?, self.dim(), false)?;
         }
         let rule = Rule { causal: self.causal.then_some(Causal::LowerRight), dropout: None };
         let rows = slice(&q)?;

@@ -25,8 +25,8 @@ pub(crate) use entropy::head_loss;
 pub(crate) use linear::linear;
 pub(crate) use norm::normalise;
 pub use norm::rms_norm;
-pub(crate) use rope::{Angles, rotate};
-pub use rope::{RopeStyle, rope};
+pub use rope::rope;
+pub(crate) use rope::{Angles, rotate, turn_row, turned};
 pub(crate) use swiglu::gate;
 pub use swiglu::swiglu;
 

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 use regard::Causal;
 use regard_nn::{
-    Error, Linear, Llama, LlamaConfig, MultiHeadAttention, Noise, Params, Result, RmsNorm, RopeStyle, Rotary, SwiGlu, attention,
-    cross_entropy, dropout, embedding, rms_norm, rope, swiglu,
+    Error, LearnedPositions, Linear, Llama, LlamaConfig, MultiHeadAttention, Noise, Params, Result, RmsNorm, Rope, RopeScaling,
+    RopeStyle, Rotary, SinusoidalPositions, SwiGlu, attention, cross_entropy, dropout, embedding, rms_norm, rope, swiglu,
 };
 
 /// A different pseudo-random number in [−1, 1) for every `i` and `seed`.
@@ -88,7 +88,14 @@ fn operations_have_the_gradients_of_their_formulas() {
         check_gradients("strided rope", &[("x", &x)], || {
             rope(&x.transpose(1, 2)?.contiguous()?.transpose(1, 2)?, &cos, &sin, style)
         });
+        let part = Rotary::from(Rope::scaled(4, 100.0, style, &RopeScaling::yarn(8.0, 64), 9).unwrap());
+        check_gradients("partial, scaled rotary", &[("x", &x)], || part.forward(&x, 5));
     }
+    let (x, table) = (var(8, &[2, 3, 4]), var(9, &[7, 4]));
+    let learned = LearnedPositions::new(table.as_tensor().clone()).unwrap();
+    check_gradients("learned positions", &[("x", &x), ("table", &table)], || learned.forward(&x, 2));
+    let sinusoidal = SinusoidalPositions::new(4, RopeStyle::HalfSplit).unwrap();
+    check_gradients("sinusoidal positions", &[("x", &x)], || sinusoidal.forward(&x, 2));
 }
 
 #[test]

@@ -271,7 +271,15 @@ fn impossible_configurations_are_refused_with_field_and_need() {
     assert!(with("\"llama\"", "\"mamba\"").contains("model_type is \"mamba\", and this version runs \"llama\" only"));
     assert!(text(&config_json(r#", "hidden_act": "gelu""#)).contains("hidden_act is \"gelu\""));
     assert!(text(&config_json(r#", "rms_norm_eps": 0"#)).contains("rms_norm_eps is 0 and must be a positive number"));
-    assert!(text(&config_json(r#", "rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#)).contains("rope_type is \"yarn\""));
+    assert!(text(&config_json(r#", "rope_scaling": {"rope_type": "su", "factor": 4.0}"#)).contains("rope_type is \"su\""));
+    let long = r#", "rope_scaling": {"rope_type": "longrope", "short_factor": [1, 1], "long_factor": [1, 1]}"#;
+    assert!(text(&config_json(long)).contains("rope_type is \"longrope\""), "frequencies would change with the text");
+    assert!(
+        text(&config_json(r#", "rope_parameters": {"partial_rotary_factor": 0.5}"#)).contains("partial_rotary_factor is \"0.5\"")
+    );
+    assert!(
+        text(&config_json(r#", "rope_scaling": {"rope_type": "linear", "factor": -4}"#)).contains("factor of a rotary scaling")
+    );
     assert!(text(&config_json(r#", "quantization_config": {"bits": 4}"#)).contains("quantization_config"));
     assert!(text("[]").contains("config.json is not valid"));
     let huge = r#"{"model_type": "llama", "vocab_size": 1000000000, "hidden_size": 1000000, "intermediate_size": 1000000,

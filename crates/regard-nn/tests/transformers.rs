@@ -38,6 +38,11 @@ fn a_tied_model_with_grouped_heads_agrees_with_transformers() {
 }
 
 #[test]
+fn a_model_whose_rotary_frequencies_are_scaled_agrees_with_transformers() {
+    agrees("scaled");
+}
+
+#[test]
 fn a_biased_model_with_one_kv_head_and_wide_heads_agrees_with_transformers() {
     agrees("biased");
 }

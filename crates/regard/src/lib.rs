@@ -40,6 +40,11 @@
 //! A score changes `scale · q·k` before every mask: [`Softcap`], [`Alibi`], [`Bias`], [`RelativeBias`], [`Gaussian`], a closure, or a tuple, applied in order.
 //! With a derivative ([`with_slope`]) it goes through the backward pass.
 //!
+//! # Positions
+//!
+//! Attention itself does not know the order of its keys. [`Rope`] turns queries and keys by their positions, scaled for long texts
+//! by [`RopeScaling`]; [`Alibi`] and [`RelativeBias`] are scores; [`sinusoidal`] is added to embeddings.
+//!
 //! # Keys and values in pages
 //!
 //! A [`KvCache`] is a pool of pages; a [`Sequence`] is a block table into it. Sequences share pages by [`KvCache::fork`] until one
@@ -93,6 +98,7 @@ struct Readme;
 mod attention;
 mod cost;
 mod plan;
+mod rope;
 
 pub use attention::{Attention, sdpa};
 pub use cost::Cost;
@@ -103,6 +109,7 @@ pub use regard_core::{
     Sequence, Shape, Slope, Softcap, State, Strided, Tensor, Tile, View, ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{PackedMatrix, Tiles};
+pub use rope::{Angles, Rope, RopeScaling, RopeStyle, sinusoidal};
 
 /// The kernels that this machine can run, best first: some of `"avx512bf16"`, `"avx512"`, `"avx2"`, `"scalar"`.
 ///

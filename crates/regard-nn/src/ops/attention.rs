@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Error as TensorError, Layout, Result as
 use rayon::prelude::*;
 use regard::{Attention, Causal, Output, View};
 
-use super::{Angles, rotate, rows_per_task};
+use super::{Angles, rotate, rows_per_task, turn_row};
 use crate::array::{expect, slice, tensor};
 use crate::tape::{Tape, Value};
 use crate::{Error, Result};
@@ -100,7 +100,7 @@ fn merge_heads(from: &[f32], [batch, heads, length, dim]: [usize; 4], angles: Op
             for (h, to) in row.chunks_mut(dim).enumerate() {
                 let head = &from[((b * heads + h) * length + l) * dim..][..dim];
                 match angles {
-                    Some(angles) => angles.turn_row(l, head, to, dim, true),
+                    Some(angles) => turn_row(angles, l, head, to, dim, true),
                     None => to.copy_from_slice(head),
                 }
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
+use regard::RopeStyle;
 
 use super::rows_per_task;
 use super::simd::vectorised;
@@ -11,26 +12,11 @@ use crate::array::{expect, rows_and_width, slice, tensor};
 use crate::tape::lift;
 use crate::{Error, Result};
 
-/// Which elements of a head form a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeStyle {
-    /// Element `i` with element `i + dim/2`: Llama as Hugging Face stores it, GPT-NeoX.
-    HalfSplit,
-    /// Element `2i` with element `2i + 1`: the original formulation, GPT-J.
-    Interleaved,
-}
+/// Cosines and sines of the angles of consecutive positions, shared by the passes of a layer.
+pub(crate) type Angles = Arc<regard::Angles>;
 
-/// Cosines and sines of the angles of consecutive positions.
-#[derive(Clone, Debug)]
-pub(crate) struct Angles {
-    /// `[positions, dim/2]`
-    pub(crate) cos: Arc<Vec<f32>>,
-    /// `[positions, dim/2]`
-    pub(crate) sin: Arc<Vec<f32>>,
-    pub(crate) style: RopeStyle,
-}
-
-/// Rotates candle tensors: `x [batch, heads, length, dim]` of any strides, `cos` and `sin` `[length, dim/2]`. Differentiable in `x`.
+/// Rotates candle tensors: `x [batch, heads, length, dim]` of any strides, `cos` and `sin` `[length, pairs]`, where `pairs` is at most
+/// `dim/2`; what is not of a pair stays as it is. Differentiable in `x`.
 ///
 /// ```text
 ///   (a, b) ↦ (a·cos − b·sin, b·cos + a·sin)      backward is the rotation by the opposite angle
@@ -41,14 +27,21 @@ pub(crate) struct Angles {
 /// # Errors
 /// When the shapes do not fit, or a tensor is not f32.
 pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, style: RopeStyle) -> Result<Tensor> {
-    let (batch, heads, length, dim) = x.dims4()?;
-    if dim == 0 || dim % 2 == 1 {
-        return Err(Error::Shape { what: "input of rope", given: x.dims().to_vec(), needed: "an even last size".to_owned() });
+    let (_, _, length, dim) = x.dims4()?;
+    let pairs = cos.dims2()?.1;
+    if 2 * pairs > dim {
+        let needed = format!("a last size of at least {}, for {pairs} pairs", 2 * pairs);
+        return Err(Error::Shape { what: "input of rope", given: x.dims().to_vec(), needed });
     }
-    expect("cosines of rope", cos, &[length, dim / 2])?;
-    expect("sines of rope", sin, &[length, dim / 2])?;
-    let values = |t: &Tensor| Ok::<_, Error>(Arc::new(slice(&t.contiguous()?)?.to_vec()));
-    let angles = Angles { cos: values(cos)?, sin: values(sin)?, style };
+    expect("cosines of rope", cos, &[length, pairs])?;
+    expect("sines of rope", sin, &[length, pairs])?;
+    let values = |t: &Tensor| Ok::<_, Error>(slice(&t.contiguous()?)?.to_vec());
+    turned(x, Arc::new(regard::Angles::new(values(cos)?, values(sin)?, pairs, style)?))
+}
+
+/// Rotates a candle tensor `[batch, heads, length, dim]`, in which no fewer elements than turn are in a head.
+pub(crate) fn turned(x: &Tensor, angles: Angles) -> Result<Tensor> {
+    let (batch, heads, length, dim) = x.dims4()?;
     // The heads of one position share an angle; here each head has rows of its own, `length` of them in a cycle.
     lift(&[x], |tape, v| {
         let y = rotate(&v[0].tensor().reshape((batch * heads * length, dim))?, &angles, dim, false)?;
@@ -66,37 +59,22 @@ pub(crate) fn rotate(x: &Tensor, angles: &Angles, dim: usize, back: bool) -> Res
     y.par_chunks_mut(step * width).zip(from.par_chunks(step * width)).enumerate().for_each(|(i, (y, x))| {
         vectorised(|| {
             for (row, (y, x)) in y.chunks_mut(width).zip(x.chunks(width)).enumerate() {
-                angles.turn_row(i * step + row, x, y, dim, back);
+                turn_row(angles, i * step + row, x, y, dim, back);
             }
         });
     });
     tensor(y, x.shape())
 }
 
-impl Angles {
-    /// Turns the heads of one row; `row` counts positions, in a cycle.
-    #[inline(always)]
-    pub(crate) fn turn_row(&self, row: usize, x: &[f32], y: &mut [f32], dim: usize, back: bool) {
-        let half = dim / 2;
-        let position = row % (self.cos.len() / half).max(1);
-        let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
-        let sign = if back { -1.0 } else { 1.0 };
-        for (y, x) in y.chunks_mut(dim).zip(x.chunks(dim)) {
-            match self.style {
-                RopeStyle::HalfSplit => {
-                    let ((a, b), (ya, yb)) = (x.split_at(half), y.split_at_mut(half));
-                    for i in 0..half {
-                        let s = sign * sin[i];
-                        (ya[i], yb[i]) = (a[i] * cos[i] - b[i] * s, b[i] * cos[i] + a[i] * s);
-                    }
-                }
-                RopeStyle::Interleaved => {
-                    for i in 0..half {
-                        let (a, b, s) = (x[2 * i], x[2 * i + 1], sign * sin[i]);
-                        (y[2 * i], y[2 * i + 1]) = (a * cos[i] - b * s, b * cos[i] + a * s);
-                    }
-                }
-            }
+/// Turns the heads of one row, or back; `row` counts positions, in a cycle.
+#[inline(always)]
+pub(crate) fn turn_row(angles: &regard::Angles, row: usize, x: &[f32], y: &mut [f32], dim: usize, back: bool) {
+    let position = row % angles.positions().max(1);
+    for (y, x) in y.chunks_mut(dim).zip(x.chunks(dim)) {
+        if back {
+            angles.turn_back(position, x, y);
+        } else {
+            angles.turn(position, x, y);
         }
     }
 }

@@ -14,6 +14,9 @@ HERE = Path(__file__).parent
 MODELS = {
     "tied": dict(num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True),
     "biased": dict(num_attention_heads=8, num_key_value_heads=1, head_dim=12, attention_bias=True, mlp_bias=True, rope_theta=500.0),
+    "scaled": dict(num_attention_heads=4, rope_parameters=dict(
+        rope_type="llama3", rope_theta=500.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=32)),
 }
 
 

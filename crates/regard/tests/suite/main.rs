@@ -11,6 +11,7 @@ mod definitions;
 mod kernels;
 mod masks;
 mod poison;
+mod rope;
 mod run;
 mod same_bits;
 mod state;
