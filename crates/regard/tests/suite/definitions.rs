@@ -177,6 +177,32 @@ fn scores_are_their_formulas() {
     assert!((composed.slope(0.5, at(0, 0, 0)) - (1.0 - 0.25f32.tanh().powi(2))).abs() < 1e-6);
 }
 
+/// Luong et al. 2015, equation 10: `a_t(s) = softmax_window(score)(s) · exp(−(s − p_t)² / (2σ²))`, `σ = D/2`, not normalised again.
+#[test]
+fn local_p_of_the_paper_is_a_factor_for_each_row_away() {
+    let data: Vec<f32> = (0..32).map(|i| (i as f32 * 1.7).sin()).collect();
+    let (q, k) = (View::new(&data, [1, 1, 3, 4]).unwrap(), View::new(&data[12..], [1, 1, 5, 4]).unwrap());
+    let centres = [0.5f32, 2.0, 3.25];
+    let centres = View::new(&centres, [1, 1, 3, 1]).unwrap();
+    let window = Around { centres, radius: 2.0 };
+    let plain = Attention::new().mask(window).forward(q, (k, k)).unwrap();
+    let gaussian = Attention::new().mask(window).score(Gaussian::new(centres, 1.0)).forward(q, (k, k)).unwrap();
+    for i in 0..3 {
+        let centre = centres.at([0, 0, i, 0]);
+        let offset = |j: usize| f64::from(j as f32 - centre);
+        let seen: Vec<usize> = (0..5).filter(|&j| offset(j).abs() <= 2.0).collect();
+        let score = |j: usize| (0..4).map(|d| f64::from(q.at([0, 0, i, d]) * k.at([0, 0, j, d]))).sum::<f64>() / 2.0;
+        let total: f64 = seen.iter().map(|&j| score(j).exp()).sum();
+        let factor = (gaussian.lse.data()[i] - plain.lse.data()[i]).exp();
+        for d in 0..4 {
+            let weight = |j: usize| score(j).exp() / total * (-offset(j).powi(2) / 2.0).exp();
+            let expected: f64 = seen.iter().map(|&j| weight(j) * f64::from(k.at([0, 0, j, d]))).sum();
+            let given = factor * gaussian.out.view().at([0, 0, i, d]);
+            assert!((f64::from(given) - expected).abs() < 1e-5, "{i} {d}: {given} {expected}");
+        }
+    }
+}
+
 /// Dao's definition: query head `h` reads KV head `h / (q_heads / kv_heads)`; the default scale is `1/√head_dim`.
 #[test]
 fn grouped_heads_and_the_default_scale() {
