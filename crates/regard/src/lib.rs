@@ -99,6 +99,7 @@ mod attention;
 mod cost;
 mod plan;
 mod rope;
+mod sinusoidal;
 
 pub use attention::{Attention, sdpa};
 pub use cost::Cost;
@@ -109,7 +110,8 @@ pub use regard_core::{
     Sequence, Shape, Slope, Softcap, State, Strided, Tensor, Tile, View, ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{PackedMatrix, Tiles};
-pub use rope::{Angles, Rope, RopeScaling, RopeStyle, sinusoidal};
+pub use rope::{Angles, Rope, RopeScaling, RopeStyle};
+pub use sinusoidal::sinusoidal;
 
 /// The kernels that this machine can run, best first: some of `"avx512bf16"`, `"avx512"`, `"avx2"`, `"scalar"`.
 ///

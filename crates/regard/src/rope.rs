@@ -1,5 +1,6 @@
 //! Rotary positions: pairs of elements of queries and keys, turned by angles that grow with the position.
 
+mod angles;
 mod scaling;
 
 use std::ops::Range;
@@ -7,6 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use regard_core::{Element, Error, Result, Tensor, View};
 
+pub use angles::Angles;
 pub use scaling::RopeScaling;
 
 /// Which elements of a head form a pair.
@@ -107,7 +109,7 @@ impl Rope {
                 sin.push((self.attention_factor * s) as f32);
             }
         }
-        Ok(Angles { cos, sin, pairs: self.frequencies.len(), style: self.style })
+        Angles::new(cos, sin, self.frequencies.len(), self.style)
     }
 
     /// Turns `x [batch, heads, length, head_dim]`, whose first position is `first`.
@@ -144,99 +146,6 @@ impl Rope {
         });
         Ok(turned)
     }
-}
-
-/// Cosines and sines of the angles of consecutive positions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Angles {
-    /// `[positions, pairs]`, each.
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-    pairs: usize,
-    style: RopeStyle,
-}
-
-impl Angles {
-    /// Angles whose cosines and sines `[positions, pairs]` were made elsewhere.
-    ///
-    /// # Errors
-    /// When they differ in number, or are not a multiple of `pairs`.
-    pub fn new(cos: Vec<f32>, sin: Vec<f32>, pairs: usize, style: RopeStyle) -> Result<Self> {
-        let whole = cos.len().checked_next_multiple_of(pairs.max(1)).unwrap_or(usize::MAX);
-        for (what, given) in [("cosines of a rotary embedding", cos.len()), ("sines of a rotary embedding", sin.len())] {
-            if given != whole {
-                return Err(Error::Size { what, dim: "elements", given, needed: whole, why: "one for each position and pair" });
-            }
-        }
-        Ok(Self { cos, sin, pairs, style })
-    }
-
-    /// Positions that have angles.
-    pub fn positions(&self) -> usize {
-        self.cos.len().checked_div(self.pairs).unwrap_or(0)
-    }
-
-    /// Turns one head, `x` to `y`, by the angles of the `position`-th position.
-    ///
-    /// # Panics
-    /// When there is no such position, or a head has fewer elements than turn.
-    #[inline(always)]
-    pub fn turn(&self, position: usize, x: &[f32], y: &mut [f32]) {
-        self.turn_by(1.0, position, x, y);
-    }
-
-    /// Turns one head by the opposite angles.
-    ///
-    /// # Panics
-    /// As [`Angles::turn`].
-    #[inline(always)]
-    pub fn turn_back(&self, position: usize, x: &[f32], y: &mut [f32]) {
-        self.turn_by(-1.0, position, x, y);
-    }
-
-    #[inline(always)]
-    fn turn_by(&self, sign: f32, position: usize, x: &[f32], y: &mut [f32]) {
-        let half = self.pairs;
-        let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
-        let ((x, rest), (y, rest_of_y)) = (x.split_at(2 * half), y.split_at_mut(2 * half));
-        rest_of_y.copy_from_slice(rest);
-        match self.style {
-            RopeStyle::HalfSplit => {
-                let ((a, b), (ya, yb)) = (x.split_at(half), y.split_at_mut(half));
-                for i in 0..half {
-                    let s = sign * sin[i];
-                    (ya[i], yb[i]) = (a[i] * cos[i] - b[i] * s, b[i] * cos[i] + a[i] * s);
-                }
-            }
-            RopeStyle::Interleaved => {
-                for i in 0..half {
-                    let (a, b, s) = (x[2 * i], x[2 * i + 1], sign * sin[i]);
-                    (y[2 * i], y[2 * i + 1]) = (a * cos[i] - b * s, b * cos[i] + a * s);
-                }
-            }
-        }
-    }
-}
-
-/// Sinusoidal positions, `[1, 1, positions, dim]`, to be added to embeddings of `dim` elements: no parameters, any length.
-///
-/// ```text
-///   y[position, 2i] = sin(position / 10000^(2i/dim))        y[position, 2i + 1] = cos(position / 10000^(2i/dim))
-/// ```
-/// That is [`RopeStyle::Interleaved`]; with [`RopeStyle::HalfSplit`] the sines come first, then the cosines, as in Marian.
-///
-/// Source: Vaswani et al. 2017, "Attention Is All You Need", §3.5.
-///
-/// # Errors
-/// When `dim` is zero or odd, or a position is 2⁵³ or more.
-pub fn sinusoidal(positions: Range<usize>, dim: usize, style: RopeStyle) -> Result<Tensor<f32>> {
-    let angles = Rope::new(dim, 10_000.0, style)?.angles(positions.clone())?;
-    let mut table = Tensor::zeros([1, 1, positions.len(), dim])?;
-    // The pair (0, 1) turned by an angle is (−sin, cos).
-    let pair: Vec<f32> =
-        (0..dim).map(|i| f32::from(if style == RopeStyle::HalfSplit { i >= dim / 2 } else { i % 2 == 1 })).collect();
-    table.data_mut().chunks_exact_mut(dim).enumerate().for_each(|(l, row)| angles.turn_back(l, &pair, row));
-    Ok(table)
 }
 
 /// `θ^(−2i/dim)` for `i < dim/2`.
