@@ -19,7 +19,7 @@ fn agree_with_bias(name: &str, bias: impl Fn(usize, usize) -> f32) {
             let data: Vec<f32> = (0..q_len * kv_len).map(|i| bias(i / kv_len, i % kv_len)).collect();
             let shape = [1, 1, q_len, kv_len];
             let bias = Bias::new(View::new(&data, shape).unwrap()).with_gradient();
-            let truth = BiasTruth { shape, through: &|_, _| 1.0 };
+            let truth = BiasTruth::added(shape);
             agree::<f32, _, _>(&case, name, &(), &bias, Some(&truth));
             agree::<bf16, _, _>(&case, name, &(), &bias, Some(&truth));
             agree::<f16, _, _>(&case, name, &(), &bias, Some(&truth));
