@@ -28,8 +28,10 @@ impl Kernel {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            sets.extend(Avx512::detect().zip(Pairs::detect()).map(|(v, pairs)| Set::Avx512(v, Some(pairs))));
-            sets.extend(Avx512::detect().map(|v| Set::Avx512(v, None)));
+            if let Some(v) = Avx512::detect() {
+                sets.extend(Pairs::detect().map(|pairs| Set::Avx512(v, Some(pairs))));
+                sets.push(Set::Avx512(v, None));
+            }
             sets.extend(Avx2::detect().map(Set::Avx2));
         }
         sets.push(Set::Scalar(Scalar));
@@ -49,7 +51,7 @@ impl Kernel {
         BEST.get_or_init(choose).clone()
     }
 
-    /// The kernel of that name: `"avx512bf16"`, `"avx512"`, `"avx2"` or `"scalar"`.
+    /// The kernel of that name: `"amx"`, `"avx512bf16"`, `"avx512"`, `"avx2"` or `"scalar"`.
     ///
     /// # Errors
     /// When there is none of that name, or this machine cannot run it.
@@ -69,7 +71,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(_, None) => "avx512",
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512(_, Some(_)) => "avx512bf16",
+            Set::Avx512(_, Some(pairs)) => pairs.name(),
         }
     }
 

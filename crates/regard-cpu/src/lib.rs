@@ -31,6 +31,9 @@ pub use dispatch::Kernel;
 pub use forward::forward;
 pub use gemm::PackedMatrix;
 pub use rule::{Patch, Rule, SlopeRule, TileRule};
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+pub use simd::amx::assume_amx;
 pub use walk::{Tiles, Walk, row_blocks, splits_keys, walk};
 
 /// Keys in a tile. Tiles begin at multiples of this, in absolute key position.

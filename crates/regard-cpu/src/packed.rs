@@ -153,7 +153,7 @@ fn pair_values<T: Element>(
 fn pair_elements(row: &[bf16], to: &mut [Pair]) {
     let (two, rest) = row.as_chunks::<2>();
     to.iter_mut().zip(two).for_each(|(to, [a, b])| *to = Pair::new(*a, *b));
-    if let ([last], Some(to)) = (rest, to.last_mut()) {
+    if let ([last], Some(to)) = (rest, to.get_mut(two.len())) {
         *to = Pair::new(*last, bf16::ZERO);
     }
 }

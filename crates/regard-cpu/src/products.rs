@@ -11,7 +11,7 @@ use regard_core::Element;
 
 use crate::block::{RowBlock, Rows, Side};
 use crate::packed::Packed;
-use crate::simd::{Pair, Pairs, Product, Transpose, Vector};
+use crate::simd::{Pair, Pairs, Product, Session, Transpose, Vector};
 use crate::{Problem, TILE};
 
 /// The queries of a row block, as the products read them.
@@ -37,6 +37,21 @@ impl Query {
     }
 }
 
+/// A [`Query`] in use by one thread.
+enum Factors<'a> {
+    Wide(&'a [f32]),
+    Paired { session: Session, pairs: Pairs, q: &'a [Pair], scale: f32 },
+}
+
+impl Query {
+    fn open(&self) -> Factors<'_> {
+        match self {
+            Query::Wide(q) => Factors::Wide(q),
+            Query::Paired { pairs, q, scale } => Factors::Paired { session: pairs.open(), pairs: *pairs, q, scale: *scale },
+        }
+    }
+}
+
 /// Query rows up to which keys and values, not queries, fill the vectors: with fewer rows than lanes, most lanes would idle.
 ///
 /// An element is the same chain of operations either way (over `d` for a score, over keys for an output), so the bits are the same.
@@ -45,7 +60,7 @@ const FEW: usize = 8;
 /// The products of a row block with one tile after another.
 pub(crate) struct Products<'a, T> {
     p: &'a Problem<'a, T>,
-    query: &'a Query,
+    factors: Factors<'a>,
     rows: usize,
     width: usize,
     few: bool,
@@ -60,9 +75,12 @@ pub(crate) struct Products<'a, T> {
 
 impl<'a, T: Element> Products<'a, T> {
     pub(crate) fn new(p: &'a Problem<'a, T>, block: &RowBlock, query: &'a Query, careful: bool) -> Self {
-        let (rows, width, few) = (block.rows.len(), block.width, block.rows.len() <= FEW);
+        let (rows, width) = (block.rows.len(), block.width);
+        let factors = query.open();
+        let turns = !matches!(&factors, Factors::Paired { pairs, .. } if !pairs.turns_few_rows());
+        let few = rows <= FEW && turns;
         let (wide, paired, weights, s_t) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Products { p, query, rows, width, few, careful, wide, paired, weights, s_t }
+        Products { p, factors, rows, width, few, careful, wide, paired, weights, s_t }
     }
 
     /// Zeros for the output while it is gathered: `[value_dim, width]`, or, of few rows, `[rows, value_dim padded]`.
@@ -111,8 +129,25 @@ impl<'a, T: Element> Products<'a, T> {
             packed.prefetch(v, Side::Values, tile.clone());
             grow(&mut self.s_t, rows_len * TILE);
         }
-        match self.query {
-            Query::Wide(q) => {
+        match &self.factors {
+            Factors::Paired { session, pairs, q, scale } => {
+                let k = pairs.depth(dim);
+                let keys = packed.key_pairs(*pairs, tile);
+                let scaled = if self.few {
+                    grow(&mut self.paired, k * TILE);
+                    let (from, to) = (Pair::bits(keys), Pair::bits_mut(&mut self.paired));
+                    v.call(Transpose { from, from_row: k, to, to_row: TILE, rows: n, columns: k });
+                    session.multiply(few_scores(q, &self.paired, &mut self.s_t, (rows_len, width, k)));
+                    &mut self.s_t[..]
+                } else {
+                    session.multiply(scores(keys, k, q, s, (n, width, k)));
+                    &mut s[..n * width]
+                };
+                if *scale != 1.0 {
+                    scaled.iter_mut().for_each(|s| *s *= scale);
+                }
+            }
+            Factors::Wide(q) => {
                 let Rows { data, stride } = packed.wide(Side::Keys, tile);
                 if self.few {
                     grow(&mut self.wide, dim * TILE);
@@ -120,23 +155,6 @@ impl<'a, T: Element> Products<'a, T> {
                     v.call(few_scores(q, &self.wide, &mut self.s_t, (rows_len, width, dim)));
                 } else {
                     v.call(scores(data, stride, q, s, (n, width, dim)));
-                }
-            }
-            Query::Paired { pairs, q, scale } => {
-                let k = pairs.depth(dim);
-                let keys = packed.key_pairs(*pairs, tile);
-                let scaled = if self.few {
-                    grow(&mut self.paired, k * TILE);
-                    let (from, to) = (Pair::bits(keys), Pair::bits_mut(&mut self.paired));
-                    v.call(Transpose { from, from_row: k, to, to_row: TILE, rows: n, columns: k });
-                    pairs.multiply(few_scores(q, &self.paired, &mut self.s_t, (rows_len, width, k)));
-                    &mut self.s_t[..]
-                } else {
-                    pairs.multiply(scores(keys, k, q, s, (n, width, k)));
-                    &mut s[..n * width]
-                };
-                if *scale != 1.0 {
-                    scaled.iter_mut().for_each(|s| *s *= scale);
                 }
             }
         }
@@ -161,8 +179,8 @@ impl<'a, T: Element> Products<'a, T> {
             packed.prefetch(v, Side::Keys, tile.end..tile.end + TILE);
         }
         // Columns from `dim` to `padded` keep what they held: what comes of them is not read.
-        match self.query {
-            Query::Wide(_) => {
+        match &self.factors {
+            Factors::Wide(_) => {
                 let Rows { data, stride } = packed.wide(Side::Values, tile);
                 if !self.few {
                     v.call(outputs(data, (1, stride), s, out, (dim, width, n), careful));
@@ -176,12 +194,12 @@ impl<'a, T: Element> Products<'a, T> {
                     v.call(few_outputs(s, width, &self.wide, padded, out, (self.rows, padded, n), careful));
                 }
             }
-            Query::Paired { pairs, .. } => {
+            Factors::Paired { session, pairs, .. } => {
                 let k = n.div_ceil(2);
                 grow(&mut self.weights, TILE / 2 * width);
                 pairs.pair_weights(&s[..n * width], width, &mut self.weights[..k * width]);
                 let weights = &self.weights;
-                pairs.multiply(match self.few {
+                session.multiply(match self.few {
                     true => {
                         few_outputs(weights, width, packed.value_pairs(tile, padded), padded, out, (self.rows, padded, k), careful)
                     }

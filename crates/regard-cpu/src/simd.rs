@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -10,7 +12,7 @@ mod product;
 pub(crate) mod scalar;
 mod transpose;
 
-pub(crate) use pairs::{Pair, Pairs};
+pub(crate) use pairs::{Pair, Pairs, Session};
 pub(crate) use product::Product;
 pub(crate) use transpose::Transpose;
 

@@ -24,6 +24,8 @@
 //! assert!(worst(&kernel_output, &truth.out, &bounds.out).unwrap().ratio <= 1.0, "{case}");
 //! ```
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod amx;
 pub mod array;
 pub mod by_ref;
 pub mod case;

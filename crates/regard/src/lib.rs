@@ -113,7 +113,7 @@ pub use regard_cpu::{PackedMatrix, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};
 pub use sinusoidal::sinusoidal;
 
-/// The kernels that this machine can run, best first: some of `"avx512bf16"`, `"avx512"`, `"avx2"`, `"scalar"`.
+/// The kernels that this machine can run, best first: some of `"amx"`, `"avx512bf16"`, `"avx512"`, `"avx2"`, `"scalar"`.
 ///
 /// The environment variable `REGARD_KERNEL` forces one for the whole process, [`Attention::kernel`] for one call.
 pub fn kernels() -> Vec<&'static str> {

@@ -1,4 +1,4 @@
-//! Pairs of bf16: two products and their sum in one instruction, AVX-512 BF16. A pair is one lane of 32 bits.
+//! Pairs of bf16: two products and their sum in one instruction, of AVX-512 BF16 or AMX. A pair is one lane of 32 bits.
 #![allow(unsafe_code)]
 
 use half::bf16;
@@ -57,39 +57,95 @@ fn round(x: f32) -> u32 {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use super::super::amx::{self, Amx, Tiles};
     use super::super::avx512::Avx512;
     use super::super::product::Number;
     use super::{Pair, Product, pair_weights};
 
-    /// Made by [`Pairs::detect`] only: holding one is the proof that the machine has AVX-512 BF16.
+    /// An instruction that multiplies pairs.
     #[derive(Clone, Copy)]
-    pub(crate) struct Pairs(Avx512);
+    pub(crate) enum Pairs {
+        Dot(Dot),
+        Amx(Amx),
+    }
+
+    /// [`Pairs`] in use by one thread.
+    pub(crate) enum Session {
+        Dot(Dot),
+        Amx(Tiles),
+    }
 
     impl Pairs {
-        /// The token, on machines where the instruction is worth it: AMD runs as many as multiply-adds of f32, each doing twice the
-        /// work; Intel runs a quarter as many.
-        pub(crate) fn detect() -> Option<Pairs> {
-            let v = Avx512::detect()?;
-            let vendor = __cpuid(0);
-            let amd = [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
-            (amd && is_x86_feature_detected!("avx512bf16")).then_some(Pairs(v))
+        /// Those that this machine has and that are worth it, best first. AMD runs as many `vdpbf16ps` as multiply-adds of f32, each
+        /// doing twice the work; Intel runs a quarter as many.
+        pub(crate) fn detect() -> impl Iterator<Item = Pairs> {
+            let dot = Dot::detect().filter(|_| {
+                let vendor = __cpuid(0);
+                [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
+            });
+            Amx::detect().map(Pairs::Amx).into_iter().chain(dot.map(Pairs::Dot))
         }
 
-        /// Pairs that the elements of a row become; an odd last one is paired with 0.
+        /// The name of the kernel that uses it.
+        pub(crate) fn name(self) -> &'static str {
+            match self {
+                Pairs::Dot(_) => "avx512bf16",
+                Pairs::Amx(_) => "amx",
+            }
+        }
+
+        /// Pairs that a row of so many numbers becomes, as products like them: what is beyond the row is zero.
         pub(crate) fn depth(self, dim: usize) -> usize {
-            dim.div_ceil(2)
+            match self {
+                Pairs::Dot(_) => dim.div_ceil(2),
+                Pairs::Amx(_) => dim.div_ceil(2).next_multiple_of(16),
+            }
         }
 
-        /// Computes a product of pairs.
-        pub(crate) fn multiply(self, product: Product<'_, Pair>) {
-            // SAFETY: the token proves that the machine has the instructions.
-            unsafe { multiply(self.0, product) }
+        /// Whether few query rows should leave the lanes to keys and values: not where a product always has sixteen columns.
+        pub(crate) fn turns_few_rows(self) -> bool {
+            matches!(self, Pairs::Dot(_))
+        }
+
+        /// Begins to multiply, in this thread.
+        pub(crate) fn open(self) -> Session {
+            match self {
+                Pairs::Dot(dot) => Session::Dot(dot),
+                Pairs::Amx(amx) => Session::Amx(amx.open()),
+            }
         }
 
         /// [`pair_weights`], compiled for this instruction set.
         pub(crate) fn pair_weights(self, from: &[f32], width: usize, to: &mut [Pair]) {
-            // SAFETY: the token proves that the machine has the instructions.
+            // SAFETY: either token proves that the machine has the instructions.
             unsafe { weights(from, width, to) }
+        }
+    }
+
+    impl Session {
+        /// Computes a product of pairs.
+        pub(crate) fn multiply(&self, product: Product<'_, Pair>) {
+            match self {
+                // SAFETY: the token proves that the machine has the instructions.
+                Session::Dot(dot) => unsafe { multiply(dot.0, product) },
+                Session::Amx(tiles) => tiles.multiply(product),
+            }
+        }
+    }
+
+    /// Made by [`Dot::detect`] only: holding one is the proof that the machine has AVX-512 BF16.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Dot(Avx512);
+
+    impl Dot {
+        pub(crate) fn detect() -> Option<Dot> {
+            Avx512::detect().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Dot)
+        }
+
+        /// The products of AMX, carefully.
+        pub(crate) fn careful(self, product: Product<'_, Pair>) {
+            // SAFETY: the token proves that the machine has the instructions.
+            unsafe { amx::careful(self.0, product) }
         }
     }
 
@@ -103,7 +159,7 @@ mod x86 {
         pair_weights(from, width, to);
     }
 
-    // Only `Pairs::multiply` computes products of pairs, and it holds the proof that the machine has AVX-512 BF16.
+    // Products of pairs are computed by `Session::multiply` and `Dot::careful` only, which hold the proof that the machine has AVX-512 BF16.
     impl Number<Avx512> for Pair {
         type Lanes = __m512i;
 
@@ -140,28 +196,46 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::Pairs;
+pub(crate) use x86::{Dot, Pairs, Session};
 
-/// No other machine has the instruction.
+/// No other machine has such an instruction.
 #[cfg(not(target_arch = "x86_64"))]
 #[derive(Clone, Copy)]
 pub(crate) enum Pairs {}
 
 #[cfg(not(target_arch = "x86_64"))]
+pub(crate) enum Session {}
+
+#[cfg(not(target_arch = "x86_64"))]
 impl Pairs {
-    pub(crate) fn detect() -> Option<Pairs> {
-        None
+    pub(crate) fn detect() -> impl Iterator<Item = Pairs> {
+        std::iter::empty()
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {}
     }
 
     pub(crate) fn depth(self, _: usize) -> usize {
         match self {}
     }
 
-    pub(crate) fn multiply(self, _: Product<'_, Pair>) {
+    pub(crate) fn turns_few_rows(self) -> bool {
+        match self {}
+    }
+
+    pub(crate) fn open(self) -> Session {
         match self {}
     }
 
     pub(crate) fn pair_weights(self, _: &[f32], _: usize, _: &mut [Pair]) {
         match self {}
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Session {
+    pub(crate) fn multiply(&self, _: Product<'_, Pair>) {
+        match *self {}
     }
 }

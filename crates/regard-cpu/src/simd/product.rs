@@ -75,7 +75,7 @@ pub(crate) struct Product<'a, N = f32> {
 impl<N> Product<'_, N> {
     /// Checks that every index stays inside its slice.
     #[inline(always)]
-    fn check(&self, lanes: usize) {
+    pub(super) fn check(&self, lanes: usize) {
         let Product { m, n, k, .. } = *self;
         assert!(n.is_multiple_of(lanes) && self.c.len() >= (m - 1) * self.c_row + n);
         if k > 0 {

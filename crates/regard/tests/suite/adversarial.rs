@@ -208,7 +208,7 @@ fn sinks_that_take_everything_or_nothing() {
     let inputs = case.inputs::<f32>();
     let everything = regard::Attention::new();
     let plain = everything.forward(inputs.q.view(), (inputs.k.view(), inputs.v.view())).unwrap();
-    for kernel in regard::kernels() {
+    for kernel in crate::run::kernels() {
         let with = attention(&case, kernel, &(), &()).sinks(vec![-200.0, 0.0, 200.0]);
         let output = with.forward(inputs.q.view(), (inputs.k.view(), inputs.v.view())).unwrap();
         let row = |output: &regard::Output<f32>, h| output.out.view().slice(1, h..h + 1).unwrap().at([0, 0, 2, 1]);
@@ -224,7 +224,7 @@ fn sinks_at_the_ends_of_f32() {
     let case = Case::new(68, [1, 4, 2, 5, 70, 8, 4]);
     let inputs = case.inputs::<f32>();
     let kv = (inputs.k.view(), inputs.v.view());
-    for kernel in regard::kernels() {
+    for kernel in crate::run::kernels() {
         let (plain, plain_grads) = crate::run::run(&case, kernel, &inputs, &(), &());
         let with = attention(&case, kernel, &(), &()).sinks(vec![f32::MIN, f32::NEG_INFINITY, f32::MAX, 1e4]);
         let plan = with.plan(inputs.q.view(), kv).unwrap();
@@ -248,7 +248,7 @@ fn scores_near_the_end_of_f32_stay_finite() {
     let winner = |p: Pair| (p.kv + 3 * p.q).is_multiple_of(199);
     let steep = with_slope(move |s: f32, p: Pair| if winner(p) { 1e38 } else { s * 1e36 }, |_: f32, _: Pair| 0.0);
     let padding = Padding::new([198]);
-    for kernel in regard::kernels() {
+    for kernel in crate::run::kernels() {
         let attention = attention(&case, kernel, &padding, &steep);
         let output = attention.forward(inputs.q.view(), (inputs.k.view(), inputs.v.view())).unwrap();
         let value = |d| inputs.v.view().at([0, 0, 0, d]);

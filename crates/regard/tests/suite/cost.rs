@@ -125,5 +125,5 @@ fn a_plan_says_why() {
     assert!(plan.why().starts_with("asked for by name; 1 block of query rows"), "{}", plan.why());
     let attention = Attention::new();
     let plan = attention.plan(x, (x, x)).unwrap();
-    assert!(regard::kernels().contains(&plan.kernel()) && !plan.why().is_empty());
+    assert!(crate::run::kernels().contains(&plan.kernel()) && !plan.why().is_empty());
 }

@@ -57,7 +57,7 @@ fn keys_and_values_that_nobody_sees_change_nothing() {
             let inputs = case.inputs::<f32>();
             let hidden = unseen(mask, &case.shape);
             poisoned_keys += hidden.len();
-            for kernel in regard::kernels() {
+            for kernel in crate::run::kernels() {
                 let clean = run(&case, kernel, &inputs, mask, &());
                 for x in POISONS {
                     let dirty = run(&case, kernel, &poison(&inputs, &hidden, x), mask, &());
@@ -80,7 +80,7 @@ fn a_poisoned_key_reaches_only_the_rows_that_see_it() {
             let touched = |row @ [b, h, _]: [usize; 3]| {
                 some.iter().any(|&[kb, kv, j]| [kb, kv] == [b, h / case.shape.group()] && sees(mask, &case.shape, row, j))
             };
-            for kernel in regard::kernels() {
+            for kernel in crate::run::kernels() {
                 let clean = run(&case, kernel, &inputs, mask, &()).0;
                 let dirty = run(&case, kernel, &poison(&inputs, &some, f32::NAN), mask, &()).0;
                 let (clean, clean_lse) = (bits(&clean.out), bits(&clean.lse));
@@ -110,7 +110,7 @@ fn values_under_a_bias_of_minus_infinity_change_nothing() {
     let inputs = case.inputs::<f32>();
     let mut poisoned = inputs.clone();
     (0..140).filter(|&j| hides(j)).for_each(|j| poisoned.v.fill_row([0, 0, j], f32::NAN));
-    for kernel in regard::kernels() {
+    for kernel in crate::run::kernels() {
         let clean = run(&case, kernel, &inputs, &(), &bias);
         let dirty = run(&case, kernel, &poisoned, &(), &bias);
         assert_eq!(output_bits(&clean.0), output_bits(&dirty.0), "{kernel}");
@@ -132,7 +132,7 @@ fn rows_that_see_nothing_are_zero() {
         dirty.d_out.fill_row(row, f32::INFINITY);
     }
     for (name, mask) in masks {
-        for kernel in regard::kernels() {
+        for kernel in crate::run::kernels() {
             let results = [run(&case, kernel, &clean, mask, &()), run(&case, kernel, &dirty, mask, &())];
             assert_eq!(output_bits(&results[0].0), output_bits(&results[1].0), "{kernel} {name}");
             assert_eq!(grad_bits(&results[0].1), grad_bits(&results[1].1), "{kernel} {name}");
@@ -154,7 +154,7 @@ fn rows_that_see_nothing_are_zero() {
 fn no_keys_at_all_give_zeros() {
     for sinks in [false, true] {
         let case = Case { sinks, ..Case::new(46, [2, 4, 2, 3, 0, 8, 6]) };
-        for kernel in regard::kernels() {
+        for kernel in crate::run::kernels() {
             let (output, grads) = run(&case, kernel, &case.inputs::<f32>(), &Causal::LowerRight, &());
             assert_eq!(output.out.shape(), [2, 4, 3, 6]);
             assert!(output.out.data().iter().chain(grads.dq.data()).all(|&x| x == 0.0), "{kernel}");
@@ -180,7 +180,7 @@ fn hidden_tiles_are_skipped_and_clear_tiles_not_asked() {
     }
     let case = Case::new(47, [1, 2, 1, 40, 256, 8, 8]);
     let inputs = case.inputs::<f32>();
-    for kernel in regard::kernels() {
+    for kernel in crate::run::kernels() {
         let strict = run(&case, kernel, &inputs, &Strict, &());
         let padded = run(&case, kernel, &inputs, &Padding::new([64]), &());
         assert_eq!(output_bits(&strict.0), output_bits(&padded.0), "{kernel}");
@@ -196,7 +196,7 @@ fn scores_of_hidden_keys_change_nothing() {
         let inputs = case.inputs::<f32>();
         let mask = (Causal::LowerRight, |p: Pair| p.kv % 7 != 2);
         let hidden = unseen(&mask, &case.shape);
-        for kernel in regard::kernels() {
+        for kernel in crate::run::kernels() {
             let clean = run(&case, kernel, &inputs, &mask, score);
             let dirty = run(&case, kernel, &poison(&inputs, &hidden, f32::NAN), &mask, score);
             assert_eq!(output_bits(&clean.0), output_bits(&dirty.0), "{kernel} {name}");

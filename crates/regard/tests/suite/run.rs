@@ -101,9 +101,22 @@ fn assert_agrees<T: Element>(got: &Tensor<T>, expected: &Array, tolerance: &Arra
     }
 }
 
-/// The kernels by how they round weights: one multiplies bf16 as it is, and rounds the weights of bf16 values to bf16.
+/// Every kernel; that of AMX too, emulated where the machine has none.
+#[allow(unsafe_code)]
+pub(crate) fn kernels() -> Vec<&'static str> {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+    if !regard::kernels().contains(&"amx") {
+        regard_testing::amx::emulate();
+        // SAFETY: the handler executes what the processor does not.
+        unsafe { regard_cpu::assume_amx() };
+    }
+    regard::kernels()
+}
+
+/// The kernels by how they round weights: some multiply bf16 as it is, and round the weights of bf16 values to bf16.
 fn by_weight_unit<T: Element>() -> [(f64, Vec<&'static str>); 2] {
-    let (paired, wide) = regard::kernels().into_iter().partition(|&kernel| T::NAME == "bf16" && kernel == "avx512bf16");
+    let pairs = ["amx", "avx512bf16"];
+    let (paired, wide) = kernels().into_iter().partition(|kernel| T::NAME == "bf16" && pairs.contains(kernel));
     [(0.0, wide), (Rounding::of::<T>().unit, paired)]
 }
 

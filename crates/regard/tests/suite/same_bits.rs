@@ -78,7 +78,7 @@ fn in_type(dtype: u64, property: &impl Property, case: &Case, rule: (&str, &dyn 
 
 fn on_every_kernel<T: Element>(property: &impl Property, case: &Case, (name, mask, score): (&str, &dyn Mask, &dyn Slope)) {
     let problem = Drawn { case: case.clone(), inputs: case.inputs::<T>(), mask, score, name };
-    regard::kernels().into_iter().for_each(|kernel| property.holds(&problem, kernel));
+    crate::run::kernels().into_iter().for_each(|kernel| property.holds(&problem, kernel));
 }
 
 /// Elements `range` along `axis`, in memory of their own.
