@@ -85,6 +85,10 @@
 //!
 //! Kernels never hold a `q_len × kv_len` matrix: working memory is linear in the length, forward and backward.
 //!
+//! # To learn from
+//!
+//! [`teach`] has attention on arrays you can write down, with its weights, and errors that say how to repair a call.
+//!
 //! # Features
 //!
 //! `ndarray`: array views of `ndarray` become [`View`]s and [`ViewMut`]s by `try_from`, without a copy.
@@ -100,6 +104,7 @@ mod cost;
 mod plan;
 mod rope;
 mod sinusoidal;
+pub mod teach;
 
 pub use attention::{Attention, sdpa};
 pub use cost::Cost;

@@ -15,3 +15,4 @@ mod rope;
 mod run;
 mod same_bits;
 mod state;
+mod teach;
