@@ -154,6 +154,46 @@ impl<A: Slope, B: Slope> Slope for (A, B) {
     }
 }
 
+/// `None` changes nothing.
+impl<S: Score> Score for Option<S> {
+    #[inline(always)]
+    fn score(&self, s: f32, p: Pair) -> f32 {
+        self.as_ref().map_or(s, |score| score.score(s, p))
+    }
+
+    fn is_identity(&self) -> bool {
+        self.as_ref().is_none_or(Score::is_identity)
+    }
+
+    fn hides(&self) -> Option<[usize; 4]> {
+        self.as_ref().and_then(Score::hides)
+    }
+
+    fn reveals(&self) -> bool {
+        self.as_ref().is_some_and(Score::reveals)
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        self.as_ref().map_or(Ok(()), |score| score.check(shape))
+    }
+}
+
+impl<S: Slope> Slope for Option<S> {
+    #[inline(always)]
+    fn slope(&self, s: f32, p: Pair) -> f32 {
+        self.as_ref().map_or(1.0, |score| score.slope(s, p))
+    }
+
+    #[inline(always)]
+    fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
+        self.as_ref().map_or(ds, |score| score.pull(s, p, ds, bias))
+    }
+
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.as_ref().and_then(Slope::bias_shape)
+    }
+}
+
 /// A closure and its derivative in `s`; see [`with_slope`].
 #[derive(Clone, Copy, Debug)]
 pub struct WithSlope<F, D> {

@@ -43,7 +43,7 @@ pub enum Error {
     #[error("weights have no tensor {name:?}, which the configuration needs with shape {needed:?}")]
     MissingWeight { name: String, needed: Vec<usize> },
     /// A tensor that the model does not know.
-    #[error("weights hold a tensor {name:?}, which a Llama model with this configuration does not have")]
+    #[error("weights hold a tensor {name:?}, which a model with this configuration does not have")]
     UnknownWeight { name: String },
     /// A tensor that several files hold.
     #[error("tensor {name:?} is in more than one file of the weights")]

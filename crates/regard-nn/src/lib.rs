@@ -64,7 +64,7 @@ pub use error::{Error, Result};
 pub use generate::{FinishReason, Generate, Generation};
 pub use linear::Linear;
 pub use llama::{Cache, Llama, Noise};
-pub use mha::MultiHeadAttention;
+pub use mha::{AttendOptions, MultiHeadAttention, NeedWeights, TorchOptions};
 pub use mlp::SwiGlu;
 pub use model::Model;
 pub use norm::RmsNorm;

@@ -1,10 +1,18 @@
 //! Multi-head attention: projections, rotary positions, attention, and the paged cache.
 
+mod attend;
+mod mask;
+mod torch;
+
+pub use attend::{AttendOptions, NeedWeights};
+pub use torch::TorchOptions;
+
 use candle_core::Tensor;
 use regard::{Causal, Kv, KvCache, Sequence};
 
+use self::mask::Beside;
 use crate::array::{expect, slice, tensor};
-use crate::ops::{AttentionSpec, Rule, attend, heads_first, rotate};
+use crate::ops::{AttentionSpec, Rule, attend, attend_biased, heads_first, rotate};
 use crate::tape::{Tape, Value};
 use crate::{Error, Linear, Result, Rotary};
 
@@ -33,6 +41,13 @@ pub struct MultiHeadAttention {
     kv_heads: usize,
     rotary: Option<Rotary>,
     causal: bool,
+    /// A key and a value `[kv_heads·dim]` after those of every sequence.
+    bias_kv: Option<[Tensor; 2]>,
+    /// A key and a value of zeros after those.
+    zero_attn: bool,
+    /// Of [`Self::attend`]: the order of its tensors, and the chance that a weight is dropped in training.
+    batch_first: bool,
+    dropout: f32,
 }
 
 impl MultiHeadAttention {
@@ -50,14 +65,17 @@ impl MultiHeadAttention {
             ("outputs of the key projection", k.out_dim(), kv_heads * dim),
             ("outputs of the value projection", v.out_dim(), kv_heads * dim),
             ("inputs of the output projection", out.in_dim(), heads * dim),
-            ("inputs of the value projection", v.in_dim(), k.in_dim()),
         ];
         match sizes.into_iter().find(|(_, given, needed)| given != needed || *needed == 0) {
             Some((what, given, needed)) => {
                 let needed = format!("{needed}, for {heads} query heads and {kv_heads} KV heads of {dim} elements");
                 Err(Error::Shape { what, given: vec![given], needed })
             }
-            None => Ok(Self { q, k, v, out, heads, kv_heads, rotary: None, causal: false }),
+            None => {
+                let (rotary, bias_kv) = (None, None);
+                let (causal, zero_attn, batch_first, dropout) = (false, false, true, 0.0);
+                Ok(Self { q, k, v, out, heads, kv_heads, rotary, causal, bias_kv, zero_attn, batch_first, dropout })
+            }
         }
     }
 
@@ -69,13 +87,23 @@ impl MultiHeadAttention {
     /// The same layer with queries and keys of self-attention turned by position.
     ///
     /// # Errors
-    /// When the embedding turns more elements than a head has.
+    /// When the embedding turns more elements than a head has, or the layer has extra keys, which have no position.
     pub fn rotary(self, rotary: Rotary) -> Result<Self> {
+        self.refuse_extra("a rotary embedding")?;
         if rotary.dim() > self.dim() {
             let needed = format!("at most {}, the elements of a head", self.dim());
             return Err(Error::Shape { what: "dimension of the rotary embedding", given: vec![rotary.dim()], needed });
         }
         Ok(Self { rotary: Some(rotary), ..self })
+    }
+
+    /// Extra keys have no position, and no page of a cache.
+    fn refuse_extra(&self, what: &'static str) -> Result<()> {
+        if self.extra() == 0 {
+            return Ok(());
+        }
+        let (context, instead) = ("by a layer with extra keys (bias_k, add_zero_attn)", "use forward on whole sequences");
+        Err(regard::Error::Unsupported { what, context, instead }.into())
     }
 
     /// Packed for inference; see [`Linear`].
@@ -109,8 +137,8 @@ impl MultiHeadAttention {
         expect("context of cross-attention", context, &[batch, context_len, m])?;
         let tape = Tape::new();
         let (x, context) = (tape.watch(x)?, tape.watch(context)?);
-        let (q, k, v) = (self.q.on(&tape, &x)?, self.k.on(&tape, &context)?, self.v.on(&tape, &context)?);
-        let spec = AttentionSpec { angles: None, ..self.spec(batch, Rule::default()) };
+        let (q, [k, v]) = (self.q.on(&tape, &x)?, self.keys_and_values(&tape, &context, batch)?);
+        let spec = self.spec(batch, Rule::default());
         let y = self.out.on(&tape, &attend(&tape, &q, &k, &v, spec)?)?;
         tape.finish(y.reshape(&[batch, length, self.out.out_dim()])?)
     }
@@ -120,15 +148,31 @@ impl MultiHeadAttention {
     /// # Errors
     /// As [`MultiHeadAttention::forward`].
     pub fn on(&self, tape: &Tape, x: &Value, batch: usize, dropout: Option<(f32, u64)>) -> Result<Value> {
-        let (q, k, v) = (self.q.on(tape, x)?, self.k.on(tape, x)?, self.v.on(tape, x)?);
+        let (q, [k, v]) = (self.q.on(tape, x)?, self.keys_and_values(tape, x, batch)?);
         let length = q.tensor().dims2()?.0 / batch.max(1);
-        let rule = Rule { causal: self.causal.then_some(Causal::UpperLeft), dropout };
-        let angles = self.rotary.as_ref().map(|rotary| rotary.angles(0, length)).transpose()?;
-        let rows = attend(tape, &q, &k, &v, AttentionSpec { angles, ..self.spec(batch, rule) })?;
+        let causal = self.causal.then_some(Causal::UpperLeft);
+        let rows = match self.extra() as u32 {
+            0 => {
+                let angles = self.rotary.as_ref().map(|rotary| rotary.angles(0, length)).transpose()?;
+                let rule = Rule { mask: causal, dropout, scale: None };
+                attend(tape, &q, &k, &v, AttentionSpec { angles, ..self.spec(batch, rule) })?
+            }
+            extra => {
+                let rule = Rule { mask: causal.map(|causal| Beside { causal, extra }), dropout, scale: None };
+                attend_biased(tape, [&q, &k, &v], None, self.spec(batch, rule))?
+            }
+        };
         self.out.on(tape, &rows)
     }
 
-    fn spec(&self, batch: usize, rule: Rule) -> AttentionSpec {
+    /// Keys and values of rows, with those that the layer adds.
+    fn keys_and_values(&self, tape: &Tape, x: &Value, batch: usize) -> Result<[Value; 2]> {
+        let (bias_k, bias_v) = self.bias_kv.as_ref().map(|[k, v]| (k, v)).unzip();
+        let (k, v) = (self.k.on(tape, x)?, self.v.on(tape, x)?);
+        Ok([self.extended_on(tape, k, batch, bias_k)?, self.extended_on(tape, v, batch, bias_v)?])
+    }
+
+    fn spec<M>(&self, batch: usize, rule: Rule<M>) -> AttentionSpec<M> {
         AttentionSpec { batch, heads: self.heads, kv_heads: self.kv_heads, dim: self.dim(), rule, angles: None }
     }
 
@@ -136,8 +180,9 @@ impl MultiHeadAttention {
     /// has grown to hold them. Without gradients.
     ///
     /// # Errors
-    /// When the shapes do not fit, or the cache refuses.
+    /// When the shapes do not fit, the layer has extra keys, or the cache refuses.
     pub fn remember(&self, x: &Tensor, cache: &mut KvCache<f32>, layer: usize, seq: &Sequence, first: usize) -> Result<()> {
+        self.refuse_extra("a cache")?;
         let (mut k, v) = (self.k.infer(x)?, self.v.infer(x)?);
         if let Some(rotary) = &self.rotary {
             k = rotate(&k, &rotary.angles(first, k.dims2()?.0)?, self.dim(), false)?;
@@ -151,8 +196,9 @@ impl MultiHeadAttention {
     /// gradients. A row's bits do not depend on how many rows there are.
     ///
     /// # Errors
-    /// When the shapes do not fit, or there are more rows than positions.
+    /// When the shapes do not fit, the layer has extra keys, or there are more rows than positions.
     pub fn recall(&self, x: &Tensor, cache: &KvCache<f32>, layer: usize, seq: &Sequence) -> Result<Tensor> {
+        self.refuse_extra("a cache")?;
         let mut q = self.q.infer(x)?;
         let length = q.dims2()?.0;
         let Some(first) = seq.len().checked_sub(length) else {
@@ -161,7 +207,7 @@ impl MultiHeadAttention {
         if let Some(rotary) = &self.rotary {
             q = rotate(&q, &rotary.angles(first, length)?, self.dim(), false)?;
         }
-        let rule = Rule { causal: self.causal.then_some(Causal::LowerRight), dropout: None };
+        let rule = Rule { mask: self.causal.then_some(Causal::LowerRight), ..Rule::default() };
         let rows = slice(&q)?;
         let kv = Kv::Paged { cache, layer, seqs: &[seq] };
         let output = rule.attention().forward(heads_first(&rows, 1, self.heads, self.dim())?, kv)?;
@@ -175,7 +221,7 @@ impl MultiHeadAttention {
     /// When the sequence does not belong to the cache.
     pub fn kernel(&self, cache: &KvCache<f32>, layer: usize, seq: &Sequence) -> Result<(String, String)> {
         let row = vec![0.0; self.heads * self.dim()];
-        let rule = Rule { causal: self.causal.then_some(Causal::LowerRight), dropout: None };
+        let rule = Rule { mask: self.causal.then_some(Causal::LowerRight), ..Rule::default() };
         let attention = rule.attention();
         let seqs = [seq];
         let plan = attention.plan(heads_first(&row, 1, self.heads, self.dim())?, Kv::Paged { cache, layer, seqs: &seqs })?;

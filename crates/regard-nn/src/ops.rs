@@ -4,6 +4,7 @@
 //! [`embedding`] and [`cross_entropy`] do the same on candle tensors, for use in candle models. Results do not depend on the number
 //! of threads: rows are independent, and sums over rows are made of partial sums over fixed numbers of rows, added in order.
 
+mod append;
 mod attention;
 mod dropout;
 mod embedding;
@@ -12,10 +13,12 @@ mod linear;
 mod norm;
 mod rope;
 mod simd;
+mod softmax;
 mod swiglu;
 
+pub(crate) use append::append;
 pub use attention::attention;
-pub(crate) use attention::{AttentionSpec, Rule, attend, heads_first};
+pub(crate) use attention::{AttentionSpec, Rule, attend, attend_biased, heads_first};
 pub use dropout::dropout;
 pub(crate) use dropout::{Mask, residual};
 pub use embedding::embedding;
@@ -27,6 +30,7 @@ pub(crate) use norm::normalise;
 pub use norm::rms_norm;
 pub use rope::rope;
 pub(crate) use rope::{Angles, rotate, turn_row, turned};
+pub(crate) use softmax::softmax;
 pub(crate) use swiglu::gate;
 pub use swiglu::swiglu;
 

@@ -4,26 +4,31 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp3, Error as TensorError, Layout, Result as TensorResult, Shape, Tensor};
 use rayon::prelude::*;
-use regard::{Attention, Causal, Output, View};
+use regard::{Attention, Bias, Causal, Mask, Output, Plan, View};
 
 use super::{Angles, rotate, rows_per_task, turn_row};
-use crate::array::{expect, slice, tensor};
+use crate::array::{expect, rows_and_width, slice, tensor};
 use crate::tape::{Tape, Value};
 use crate::{Error, Result};
 
 /// What decides the probabilities, besides queries and keys.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Rule {
-    pub(crate) causal: Option<Causal>,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rule<M = Option<Causal>> {
+    pub(crate) mask: M,
     /// Chance that a probability is dropped, and the seed of which.
     pub(crate) dropout: Option<(f32, u64)>,
+    /// What `q·k` is multiplied by; 1/√dim if none.
+    pub(crate) scale: Option<f32>,
 }
 
-impl Rule {
-    pub(crate) fn attention(self) -> Attention<Option<Causal>, ()> {
-        let attention = Attention::new().mask(self.causal);
-        match self.dropout {
-            Some((p, seed)) => attention.dropout(p, seed),
+impl<M: Mask + Clone> Rule<M> {
+    pub(crate) fn attention(&self) -> Attention<M, ()> {
+        let mut attention = Attention::new().mask(self.mask.clone());
+        if let Some((p, seed)) = self.dropout {
+            attention = attention.dropout(p, seed);
+        }
+        match self.scale {
+            Some(scale) => attention.scale(scale),
             None => attention,
         }
     }
@@ -31,12 +36,13 @@ impl Rule {
 
 /// The sizes and the rule of attention between rows of projections.
 #[derive(Clone, Debug)]
-pub(crate) struct AttentionSpec {
+pub(crate) struct AttentionSpec<M = Option<Causal>> {
     pub(crate) batch: usize,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
+    /// Elements of a query and of a key.
     pub(crate) dim: usize,
-    pub(crate) rule: Rule,
+    pub(crate) rule: Rule<M>,
     /// Turns queries and keys by position first.
     pub(crate) angles: Option<Angles>,
 }
@@ -48,43 +54,71 @@ pub(crate) fn heads_first(rows: &[f32], batch: usize, heads: usize, dim: usize) 
     Ok(View::strided(rows, 0, [batch, heads, length, dim], strides)?)
 }
 
-/// q `[batch·q_len, heads·dim]`, k and v `[batch·kv_len, kv_heads·dim]` → `[batch·q_len, heads·dim]`.
+/// q `[batch·q_len, heads·dim]`, k `[batch·kv_len, kv_heads·dim]`, v `[batch·kv_len, kv_heads·value_dim]`
+/// → `[batch·q_len, heads·value_dim]`.
 pub(crate) fn attend(tape: &Tape, q: &Value, k: &Value, v: &Value, spec: AttentionSpec) -> Result<Value> {
+    attend_biased(tape, [q, k, v], None, spec)
+}
+
+/// As [`attend`], under any mask, with a bias added to the scores, `[batch, heads, q_len, kv_len]` or sizes of 1 that repeat.
+pub(crate) fn attend_biased<M>(tape: &Tape, [q, k, v]: [&Value; 3], bias: Option<&Value>, spec: AttentionSpec<M>) -> Result<Value>
+where
+    M: Mask + Clone + Send + 'static,
+{
     let turned = |x: &Value| match &spec.angles {
         Some(angles) => rotate(x.tensor(), angles, spec.dim, false),
         None => Ok(x.tensor().clone()),
     };
-    let saved = Saved { q: turned(q)?, k: turned(k)?, v: v.tensor().clone(), spec };
+    let inputs: Vec<&Value> = [q, k, v].into_iter().chain(bias).collect();
+    let bias = bias.map(|bias| (bias.tensor().clone(), tape.records(&[bias])));
+    let saved = Saved { q: turned(q)?, k: turned(k)?, v: v.tensor().clone(), bias, spec };
     let output = saved.forward()?;
     let rows = merge_heads(output.out.data(), output.out.shape(), None)?;
-    Ok(tape.push(rows, &[q, k, v], move |d_out| saved.backward(&output, d_out)))
+    Ok(tape.push(rows, &inputs, move |d_out| saved.backward(&output, d_out)))
 }
 
 /// What the backward pass needs.
-struct Saved {
+struct Saved<M> {
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    spec: AttentionSpec,
+    /// The bias, and whether its gradient is wanted.
+    bias: Option<(Tensor, bool)>,
+    spec: AttentionSpec<M>,
 }
 
-impl Saved {
+impl<M: Mask + Clone> Saved<M> {
     fn forward(&self) -> Result<Output<f32>> {
-        let AttentionSpec { batch, heads, kv_heads, dim, rule, .. } = self.spec;
-        let (q, k, v) = (slice(&self.q)?, slice(&self.k)?, slice(&self.v)?);
-        let (k, v) = (heads_first(&k, batch, kv_heads, dim)?, heads_first(&v, batch, kv_heads, dim)?);
-        Ok(rule.attention().forward(heads_first(&q, batch, heads, dim)?, (k, v))?)
+        self.with_plan(|plan| Ok(plan.forward()?))
     }
 
     fn backward(&self, output: &Output<f32>, d_out: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let AttentionSpec { batch, heads, kv_heads, dim, rule, ref angles } = self.spec;
-        let (q, k, v, d_out) = (slice(&self.q)?, slice(&self.k)?, slice(&self.v)?, slice(d_out)?);
-        let q = heads_first(&q, batch, heads, dim)?;
-        let (k, v) = (heads_first(&k, batch, kv_heads, dim)?, heads_first(&v, batch, kv_heads, dim)?);
-        let attention = rule.attention();
-        let grads = attention.plan(q, (k, v))?.backward(output, heads_first(&d_out, batch, heads, dim)?)?;
-        let rows = |grad: &regard::Tensor<f32>, angles| merge_heads(grad.data(), grad.shape(), angles);
-        Ok(vec![Some(rows(&grads.dq, angles.as_ref())?), Some(rows(&grads.dk, angles.as_ref())?), Some(rows(&grads.dv, None)?)])
+        let AttentionSpec { batch, heads, ref angles, .. } = self.spec;
+        let d_out = slice(d_out)?;
+        let d_out = heads_first(&d_out, batch, heads, output.out.shape()[3])?;
+        let grads = self.with_plan(|plan| Ok(plan.backward(output, d_out)?))?;
+        let rows = |grad: &regard::Tensor<f32>, angles| merge_heads(grad.data(), grad.shape(), angles).map(Some);
+        let mut all = vec![rows(&grads.dq, angles.as_ref())?, rows(&grads.dk, angles.as_ref())?, rows(&grads.dv, None)?];
+        if let Some((bias, _)) = &self.bias {
+            all.push(grads.dbias.map(|grad| tensor(grad.into_vec(), bias.shape())).transpose()?);
+        }
+        Ok(all)
+    }
+
+    fn with_plan<R>(&self, run: impl FnOnce(Plan<'_, f32, M, Option<Bias<'_>>>) -> Result<R>) -> Result<R> {
+        let AttentionSpec { batch, heads, kv_heads, dim, ref rule, .. } = self.spec;
+        let (q, k, v) = (slice(&self.q)?, slice(&self.k)?, slice(&self.v)?);
+        let value_dim = rows_and_width("values of attention", &self.v)?.1 / kv_heads.max(1);
+        let (k, v) = (heads_first(&k, batch, kv_heads, dim)?, heads_first(&v, batch, kv_heads, value_dim)?);
+        let values = self.bias.as_ref().map(|(bias, _)| slice(bias)).transpose()?;
+        let bias = match (&self.bias, &values) {
+            (Some((bias, gradient)), Some(values)) => {
+                let bias = Bias::new(View::new(values, bias.dims4().map(|(b, h, q, k)| [b, h, q, k])?)?);
+                Some(if *gradient { bias.with_gradient() } else { bias })
+            }
+            _ => None,
+        };
+        run(rule.attention().score(bias).plan(heads_first(&q, batch, heads, dim)?, (k, v))?)
     }
 }
 
@@ -126,7 +160,7 @@ fn merge_heads(from: &[f32], [batch, heads, length, dim]: [usize; 4], angles: Op
 /// # Errors
 /// When the shapes do not fit together, or a tensor is not f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: Option<Causal>, dropout: Option<(f32, u64)>) -> Result<Tensor> {
-    Ok(q.apply_op3(k, v, AttentionOp { rule: Rule { causal, dropout }, output: OnceLock::new() })?)
+    Ok(q.apply_op3(k, v, AttentionOp { rule: Rule { mask: causal, dropout, scale: None }, output: OnceLock::new() })?)
 }
 
 struct AttentionOp {
@@ -166,13 +200,13 @@ impl CustomOp3 for AttentionOp {
     ) -> TensorResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let output = self.output.get().ok_or_else(|| TensorError::wrap(Error::Spent))?;
         let (q, k, v, d_out) = (q.contiguous()?, k.contiguous()?, v.contiguous()?, d_out.contiguous()?);
-        let grads = backward(self.rule, output, [&q, &k, &v, &d_out]).map_err(TensorError::wrap)?;
+        let grads = backward(&self.rule, output, [&q, &k, &v, &d_out]).map_err(TensorError::wrap)?;
         let [dq, dk, dv] = grads.map(Some);
         Ok((dq, dk, dv))
     }
 }
 
-fn backward(rule: Rule, output: &Output<f32>, tensors: [&Tensor; 4]) -> Result<[Tensor; 3]> {
+fn backward(rule: &Rule, output: &Output<f32>, tensors: [&Tensor; 4]) -> Result<[Tensor; 3]> {
     let [q, k, v, d_out] = tensors;
     expect("the gradient of attention", d_out, &output.out.shape())?;
     let shape = |t: &Tensor| t.dims4().map(|(b, h, l, d)| [b, h, l, d]);

@@ -172,6 +172,7 @@ fn scores_are_their_formulas() {
     assert_eq!(relative.score(0.5, at(0, 2, 0)), 0.5 + 4.0, "query 2 of 3 is level with key 4 of 5");
     let both = RelativeBias::bidirectional(table, 16).unwrap(); // on each side 0, 1, then from 2 and 5.7 on
     assert_eq!([0, -1, -5, -6, 1, 5, 6, 99].map(|d| both.bucket(d)), [0, 1, 2, 3, 5, 6, 7, 7]);
+    assert_eq!((None::<Softcap>, Some(bias)).score(0.5, at(7, 2, 4)), 3.5);
     let composed = (Softcap(2.0), bias);
     assert!((composed.score(8.0, at(0, 0, 0)) - (2.0 * 4.0f32.tanh() + 1.0)).abs() < 1e-6, "first the softcap, then the bias");
     assert!((composed.slope(0.5, at(0, 0, 0)) - (1.0 - 0.25f32.tanh().powi(2))).abs() < 1e-6);
