@@ -10,7 +10,8 @@
 //!
 //! 1. Layers: [`Linear`], [`RmsNorm`], [`Rotary`], [`LearnedPositions`], [`SwiGlu`], [`MultiHeadAttention`]. Each takes and gives candle tensors and is
 //!    differentiable in its input and its weights; the fused operations they are made of are here too ([`attention`],
-//!    [`rms_norm`], [`swiglu`], [`rope`], [`dropout`], [`embedding`], [`cross_entropy`]).
+//!    [`rms_norm`], [`swiglu`], [`rope`], [`dropout`], [`embedding`], [`cross_entropy`]). [`align`] has the alignment functions from
+//!    before and beside the dot product, [`hard`] attention that chooses one key.
 //! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
 //!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Cache`]).
@@ -35,10 +36,12 @@
 //! `backward` and optimisers work as usual. Layers compose on one tape through their `on` methods, as [`Llama`] does.
 #![forbid(unsafe_code)]
 
+pub mod align;
 mod array;
 mod config;
 mod error;
 mod generate;
+pub mod hard;
 mod join;
 mod linear;
 mod llama;

@@ -4,6 +4,7 @@
 //! [`embedding`] and [`cross_entropy`] do the same on candle tensors, for use in candle models. Results do not depend on the number
 //! of threads: rows are independent, and sums over rows are made of partial sums over fixed numbers of rows, added in order.
 
+mod additive;
 mod append;
 mod attention;
 mod dropout;
@@ -16,6 +17,7 @@ mod simd;
 mod softmax;
 mod swiglu;
 
+pub(crate) use additive::additive;
 pub(crate) use append::append;
 pub use attention::attention;
 pub(crate) use attention::{AttentionSpec, Rule, attend, attend_biased, heads_first};

@@ -220,6 +220,27 @@ fn extra_keys_are_seen_by_forward_and_cross_too() {
     close("causal forward", &layer.clone().causal().forward(&query).unwrap(), &out.transpose(0, 1).unwrap());
 }
 
+/// Without masks, `attend` of a layer that turns by position is its self-attention; its weights turn too.
+#[test]
+fn rotary_positions_count_from_zero() {
+    let linear = |seed: u32| {
+        let values = (0..64).map(|i| ((i * 37 + seed * 11) % 23) as f32 / 23.0 - 0.5).collect::<Vec<_>>();
+        regard_nn::Linear::new(Tensor::from_vec(values, (8, 8), &Device::Cpu).unwrap(), None).unwrap()
+    };
+    let layer = MultiHeadAttention::new(linear(1), linear(2), linear(3), linear(4), 2, 2).unwrap();
+    let layer = layer.rotary(Rotary::new(4, 100.0, RopeStyle::HalfSplit).unwrap()).unwrap().causal();
+    let x = Tensor::from_vec((0..80).map(|i| (i as f32).sin()).collect::<Vec<_>>(), (2, 5, 8), &Device::Cpu).unwrap();
+    let options = AttendOptions { need_weights: NeedWeights::PerHead, ..Default::default() };
+    let (out, weights) = layer.attend(&x, &x, &x, &options).unwrap();
+    close("attend", &out, &layer.forward(&x).unwrap());
+    let v = linear(3).forward(&x).unwrap().reshape((2, 5, 2, 4)).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
+    let mixed = weights.unwrap().matmul(&v).unwrap().transpose(1, 2).unwrap().reshape((2, 5, 8)).unwrap();
+    close("weights", &linear(4).forward(&mixed).unwrap(), &out);
+    let x = Var::from_tensor(&x).unwrap();
+    let of = |y: Tensor| y.sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&x).unwrap().clone();
+    close("gradient", &of(layer.attend(&x, &x, &x, &options).unwrap().0), &of(layer.forward(&x).unwrap()));
+}
+
 #[test]
 fn bad_calls_and_bad_state_dicts_are_refused_by_name() {
     let text = |e: Error| e.to_string();
@@ -242,15 +263,8 @@ fn bad_calls_and_bad_state_dicts_are_refused_by_name() {
     assert_eq!(wrong, "value of attention has shape [2, 5, 6] and needs [2, 4, 6]");
     let wrong = text(layer.attend(&query.get(0).unwrap(), key, value, &AttendOptions::default()).unwrap_err());
     assert!(wrong.starts_with("key has shape [2, 5, 6] and needs three dimensions (or two"), "{wrong}");
-    let turned = |layer: MultiHeadAttention| layer.rotary(Rotary::new(2, 100.0, RopeStyle::HalfSplit)?);
-    assert!(text(turned(cases["zero_key"].layer(0.0)).unwrap_err()).contains("not supported by a layer with extra keys"));
-    let three = cases["other_sizes"].layer(0.0);
-    let [q, k, v] = cases["other_sizes"].inputs();
-    let rotary = turned(three).unwrap();
-    assert!(
-        text(rotary.attend(q, k, v, &AttendOptions::default()).unwrap_err())
-            .contains("rotary embedding is not supported in attend")
-    );
+    let rotary = Rotary::new(2, 100.0, RopeStyle::HalfSplit).unwrap();
+    assert!(text(cases["zero_key"].layer(0.0).rotary(rotary).unwrap_err()).contains("not supported by a layer with extra keys"));
     let heavy = AttendOptions { training: Some(1), ..Default::default() };
     assert!(text(case.layer(1.5).attend(query, key, value, &heavy).unwrap_err()).starts_with("dropout is 1.5"));
 

@@ -6,7 +6,7 @@ use regard::{Causal, Dropout, Lens, Pair};
 use super::MultiHeadAttention;
 use super::mask::{Beside, Seen};
 use crate::array::{expect, tensor};
-use crate::ops::{Rule, append, attend_biased, softmax};
+use crate::ops::{Rule, append, attend_biased, rotate, softmax};
 use crate::tape::{Tape, Value, lift};
 use crate::{Error, Linear, Result};
 
@@ -47,10 +47,11 @@ impl MultiHeadAttention {
     /// `add_zero_attn`) come last among the weights. Differentiable in everything, also through the weights.
     ///
     /// Tensors are `[batch, length, n]` for a layer from [`MultiHeadAttention::new`]; those of [`MultiHeadAttention::from_torch`]
-    /// are as its `batch_first` says. A single sequence may be `[length, n]`, its padding mask `[kv_len]`.
+    /// are as its `batch_first` says. A single sequence may be `[length, n]`, its padding mask `[kv_len]`. A rotary embedding turns
+    /// queries and keys by their positions, both from 0.
     ///
     /// # Errors
-    /// When shapes or types do not fit, or the layer turns by position: queries and keys need not have a common order here.
+    /// When shapes or types do not fit.
     pub fn attend(
         &self,
         query: &Tensor,
@@ -58,10 +59,6 @@ impl MultiHeadAttention {
         value: &Tensor,
         options: &AttendOptions<'_>,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        if self.rotary.is_some() {
-            let (context, instead) = ("in attend, whose queries and keys need no common order", "call forward, or leave them out");
-            return Err(regard::Error::Unsupported { what: "a rotary embedding", context, instead }.into());
-        }
         let single = query.rank() == 2;
         let [q, k, v] = [("query", query), ("key", key), ("value", value)].map(|(what, x)| self.batches(what, x, single));
         let (q, k, v) = (q?, k?, v?);
@@ -71,6 +68,7 @@ impl MultiHeadAttention {
         let (masks, bias) = self.masks([batch, self.heads, q_len, kv_len], options, single)?;
         let (bias_k, bias_v) = self.bias_kv.as_ref().map(|[k, v]| (k, v)).unzip();
         let (q, k) = (self.q.forward(&q)?, self.extended(&self.k, &k, batch, bias_k)?);
+        let (q, k) = (self.turned(q, q_len)?, self.turned(k, kv_len)?);
         let v = self.extended(&self.v, &v, batch, bias_v)?;
         let dropout = options.training.map(|seed| (self.dropout, seed));
         let rule = Rule { mask: masks.clone(), dropout, scale: None };
@@ -87,6 +85,16 @@ impl MultiHeadAttention {
         };
         let whole = |x: Tensor| if single { x.squeeze(0) } else { Ok(x) };
         Ok((whole(out)?, weights.map(whole).transpose()?))
+    }
+
+    /// Projections turned by position, from 0 in each sequence.
+    fn turned(&self, rows: Tensor, length: usize) -> Result<Tensor> {
+        let Some(rotary) = &self.rotary else { return Ok(rows) };
+        let (angles, dim) = (rotary.angles(0, length), self.dim());
+        lift(&[&rows], |tape, x| {
+            let turned = rotate(x[0].tensor(), &angles, dim, false)?;
+            Ok(tape.push(turned, &[&x[0]], move |dy| Ok(vec![Some(rotate(dy, &angles, dim, true)?)])))
+        })
     }
 
     /// `[batch, length, n]`, whatever the caller's order.
