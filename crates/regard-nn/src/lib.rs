@@ -81,3 +81,8 @@ pub use sample::{Sampler, Sampling};
 pub use tape::{Tape, Value};
 pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::Precision;
+
+/// The examples of the page on cross-attention compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/cross-attention.md")]
+struct CrossAttention;

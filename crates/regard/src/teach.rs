@@ -159,7 +159,7 @@ pub fn check_weights(weights: &Array) -> Result<()> {
             return Err(Error::NegativeWeight { at: [at(), vec![key]].concat(), given });
         }
         let sum: f64 = values.iter().map(|w| f64::from(*w)).sum();
-        if sum != 0.0 && !((sum - 1.0).abs() <= SUM_TOLERANCE) {
+        if sum != 0.0 && (sum.is_nan() || (sum - 1.0).abs() > SUM_TOLERANCE) {
             let columns = weights.transpose();
             let along_queries =
                 columns.data().chunks(q_len.max(1)).all(|column| (column.iter().sum::<f32>() - 1.0).abs() <= SUM_TOLERANCE as f32);
