@@ -29,26 +29,65 @@
 //! # Ok::<(), regard_nn::Error>(())
 //! ```
 
-use candle_core::{D, DType, Tensor};
+mod additive;
+mod location;
+mod products;
+
+pub use additive::Additive;
+pub use location::Location;
+pub use products::{Cosine, Dot, General};
+
+use candle_core::{DType, Tensor};
 use regard::Mask;
 
-use crate::array::{expect, slice};
-use crate::ops::{AttentionSpec, Rule, additive, attend_biased, softmax};
+use crate::Result;
+use crate::array::expect;
+use crate::ops::{AttentionSpec, Rule, attend_biased, softmax};
 use crate::tape::{Value, lift};
-use crate::{Error, Linear, Result};
+
+/// What a function makes of queries `[batch, q_len, n]` and keys `[batch, kv_len, m]`.
+#[derive(Clone, Debug)]
+pub enum Match {
+    /// Scores are `scale·q·k` of these rows, `[batch, q_len, d]` and `[batch, kv_len, d]`: never in memory, unless asked for.
+    Products {
+        /// The queries, after any projection.
+        queries: Tensor,
+        /// The keys, after any projection.
+        keys: Tensor,
+        /// What the products are multiplied by.
+        scale: f32,
+    },
+    /// Scores of their own, `[batch, q_len, kv_len]`.
+    Scores(Tensor),
+}
 
 /// A function that scores queries against keys. Everything is differentiable, in the inputs and in the function's own weights.
 pub trait Alignment {
-    /// `queries [batch, q_len, n]`, `keys [batch, kv_len, m]` → `[batch, q_len, kv_len]`, without a mask.
+    /// `queries [batch, q_len, n]` against `keys [batch, kv_len, m]`: the definition; the rest follows.
     ///
     /// # Errors
     /// When the shapes do not fit, or a tensor is not f32.
-    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor>;
+    fn compare(&self, queries: &Tensor, keys: &Tensor) -> Result<Match>;
 
-    /// The weights `[batch, q_len, kv_len]`: rows sum to 1; a row that sees nothing is 0. Of a mask's heads there is one, head 0.
+    /// The scores `[batch, q_len, kv_len]`, without a mask.
     ///
     /// # Errors
-    /// As [`Alignment::scores`], or when the mask is for another shape.
+    /// As [`Alignment::compare`].
+    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
+        match self.compare(queries, keys)? {
+            Match::Products { queries, keys, scale } => {
+                let ((batch, _, dim), (_, kv_len, _)) = (queries.dims3()?, keys.dims3()?);
+                expect("keys of alignment", &keys, &[batch, kv_len, dim])?;
+                Ok((queries.matmul(&keys.t()?)? * f64::from(scale))?)
+            }
+            Match::Scores(scores) => Ok(scores),
+        }
+    }
+
+    /// The weights `[batch, q_len, kv_len]`: rows sum to 1; a row that sees nothing is 0. The mask is asked for head 0.
+    ///
+    /// # Errors
+    /// As [`Alignment::compare`], or when the mask is for another shape.
     fn weights<M: Mask>(&self, queries: &Tensor, keys: &Tensor, mask: &M) -> Result<Tensor> {
         let scores = self.scores(queries, keys)?.unsqueeze(1)?;
         Ok(lift(&[&scores], |tape, x| softmax(tape, &x[0], mask))?.squeeze(1)?)
@@ -63,11 +102,15 @@ pub trait Alignment {
     where
         M: Mask + Clone + Send + 'static,
     {
-        // Fused attention in which q·k is 0 and the scores are the bias.
-        let scores = self.scores(queries, keys)?.unsqueeze(1)?;
-        let ((batch, q_len, _), kv_len) = (queries.dims3()?, keys.dim(1)?);
-        let zeros = |length: usize| Tensor::zeros((batch, length, 1), DType::F32, queries.device());
-        fused([&zeros(q_len)?, &zeros(kv_len)?, values], Some(&scores), 1.0, mask)
+        match self.compare(queries, keys)? {
+            Match::Products { queries, keys, scale } => fused([&queries, &keys, values], None, scale, mask),
+            Match::Scores(scores) => {
+                // Fused attention in which q·k is 0 and the scores are the bias.
+                let (batch, q_len, kv_len) = scores.dims3()?;
+                let zeros = |length: usize| Tensor::zeros((batch, length, 1), DType::F32, scores.device());
+                fused([&zeros(q_len)?, &zeros(kv_len)?, values], Some(&scores.unsqueeze(1)?), 1.0, mask)
+            }
+        }
     }
 }
 
@@ -88,194 +131,4 @@ where
         let (q, k, v) = (rows(&x[0], q_len, dim)?, rows(&x[1], kv_len, dim)?, rows(&x[2], kv_len, value_dim)?);
         attend_biased(tape, [&q, &k, &v], x.get(3), spec)?.reshape(&[batch, q_len, value_dim])
     })
-}
-
-/// scale·Q·Kᵀ of each sequence.
-fn products(queries: &Tensor, keys: &Tensor, scale: f32) -> Result<Tensor> {
-    let ((batch, _, dim), (_, kv_len, _)) = (queries.dims3()?, keys.dims3()?);
-    expect("keys of alignment", keys, &[batch, kv_len, dim])?;
-    Ok((queries.matmul(&keys.t()?)? * f64::from(scale))?)
-}
-
-/// `v·tanh(W s + U h)`.
-///
-/// Source: Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate", appendix A.1.2.
-#[derive(Clone, Debug)]
-pub struct Additive {
-    query: Linear,
-    key: Linear,
-    v: Tensor,
-}
-
-impl Additive {
-    /// From `W [hidden, n]`, `U [hidden, m]` and `v [hidden]`.
-    ///
-    /// # Errors
-    /// When the sizes do not fit together.
-    pub fn new(query: Linear, key: Linear, v: Tensor) -> Result<Self> {
-        if key.out_dim() != query.out_dim() {
-            let needed = format!("{}, as that of the queries has", query.out_dim());
-            return Err(Error::Shape { what: "outputs of the projection of keys", given: vec![key.out_dim()], needed });
-        }
-        expect("weight of additive scores", &v, &[query.out_dim()])?;
-        Ok(Self { query, key, v })
-    }
-
-    /// `v·tanh(W [s; h])` from `W [hidden, n + m]` for queries of `n` elements, and `v [hidden]`: W falls into two parts.
-    ///
-    /// Source: Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine Translation", §3.1.
-    ///
-    /// # Errors
-    /// When the sizes do not fit together.
-    pub fn concat(weight: &Tensor, v: Tensor, n: usize) -> Result<Self> {
-        match *weight.dims() {
-            [_, both] if n < both => {
-                let part = |start, length| Linear::new(weight.narrow(1, start, length)?, None);
-                Self::new(part(0, n)?, part(n, both - n)?, v)
-            }
-            _ => {
-                let needed = format!("[hidden, {n} + elements of a key]");
-                Err(Error::Shape { what: "weight of concat scores", given: weight.dims().to_vec(), needed })
-            }
-        }
-    }
-}
-
-impl Alignment for Additive {
-    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
-        let (a, b) = (self.query.forward(queries)?, self.key.forward(keys)?);
-        lift(&[&a, &b, &self.v], |tape, x| additive(tape, &x[0], &x[1], &x[2]))
-    }
-}
-
-/// `scale·(s·h)`.
-///
-/// Source: Luong et al. 2015, §3.1 (scale 1).
-#[derive(Clone, Copy, Debug)]
-pub struct Dot {
-    /// What the products are multiplied by: 1 in Luong's, 1/√n in Vaswani's.
-    pub scale: f32,
-}
-
-impl Alignment for Dot {
-    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
-        products(queries, keys, self.scale)
-    }
-
-    fn context<M>(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, mask: M) -> Result<Tensor>
-    where
-        M: Mask + Clone + Send + 'static,
-    {
-        fused([queries, keys, values], None, self.scale, mask)
-    }
-}
-
-/// `s·W h`.
-///
-/// Source: Luong et al. 2015, §3.1.
-#[derive(Clone, Debug)]
-pub struct General {
-    key: Linear,
-}
-
-impl General {
-    /// From `W [n, m]`, for queries of `n` and keys of `m` elements.
-    ///
-    /// # Errors
-    /// When the weight is no matrix.
-    pub fn new(weight: Tensor) -> Result<Self> {
-        Ok(Self { key: Linear::new(weight, None)? })
-    }
-}
-
-impl Alignment for General {
-    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
-        products(queries, &self.key.forward(keys)?, 1.0)
-    }
-
-    fn context<M>(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, mask: M) -> Result<Tensor>
-    where
-        M: Mask + Clone + Send + 'static,
-    {
-        fused([queries, &self.key.forward(keys)?, values], None, 1.0, mask)
-    }
-}
-
-/// `(W s)_j`: the query says where to look, and the key does not matter.
-///
-/// Source: Luong et al. 2015, §3.1, equation 8.
-#[derive(Clone, Debug)]
-pub struct Location {
-    place: Linear,
-}
-
-impl Location {
-    /// From `W [greatest kv_len, n]`.
-    ///
-    /// # Errors
-    /// When the weight is no matrix.
-    pub fn new(weight: Tensor) -> Result<Self> {
-        Ok(Self { place: Linear::new(weight, None)? })
-    }
-}
-
-impl Alignment for Location {
-    /// For texts shorter than the greatest length, the first scores.
-    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
-        let (batch, kv_len, width) = keys.dims3()?;
-        expect("keys of alignment", keys, &[queries.dims3()?.0, kv_len, width])?;
-        if kv_len > self.place.out_dim() {
-            let needed = format!("at most {} keys, for which it has scores", self.place.out_dim());
-            return Err(Error::Shape { what: "keys of location-based alignment", given: vec![batch, kv_len, width], needed });
-        }
-        Ok(self.place.forward(queries)?.narrow(2, 0, kv_len)?)
-    }
-}
-
-/// `β·cos(s, h)`, the cosine of a vector of zeros being 0.
-///
-/// Source: Graves et al. 2014, "Neural Turing Machines", §3.3.1, equations 5 and 6.
-#[derive(Clone, Debug)]
-pub struct Cosine {
-    /// β: `[batch, q_len]`, or sizes of 1 that repeat.
-    strength: Tensor,
-}
-
-impl Cosine {
-    /// From the key strength β, `[batch, q_len]` or sizes of 1 that repeat: how sharply the best match stands out.
-    ///
-    /// # Errors
-    /// When it is not a matrix of numbers of at least 0.
-    pub fn new(strength: Tensor) -> Result<Self> {
-        let needed = "at least 0 and finite";
-        strength.dims2()?;
-        match slice(&strength.contiguous()?)?.iter().find(|b| !(b.is_finite() && **b >= 0.0)) {
-            Some(&given) => Err(Error::Value { what: "strength of cosine alignment", given: given.into(), needed }),
-            None => Ok(Self { strength }),
-        }
-    }
-
-    /// β·s/|s|, so that the rest is a product.
-    fn sharpened(&self, queries: &Tensor) -> Result<Tensor> {
-        Ok(directions(queries)?.broadcast_mul(&self.strength.unsqueeze(2)?)?)
-    }
-}
-
-/// x/|x| of each row; the least number keeps a row of zeros as it is.
-fn directions(x: &Tensor) -> Result<Tensor> {
-    let lengths = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-24)?.sqrt()?;
-    Ok(x.broadcast_div(&lengths)?)
-}
-
-impl Alignment for Cosine {
-    fn scores(&self, queries: &Tensor, keys: &Tensor) -> Result<Tensor> {
-        products(&self.sharpened(queries)?, &directions(keys)?, 1.0)
-    }
-
-    fn context<M>(&self, queries: &Tensor, keys: &Tensor, values: &Tensor, mask: M) -> Result<Tensor>
-    where
-        M: Mask + Clone + Send + 'static,
-    {
-        fused([&self.sharpened(queries)?, &directions(keys)?, values], None, 1.0, mask)
-    }
 }

@@ -2,6 +2,7 @@
 
 mod attend;
 mod mask;
+mod masks;
 mod torch;
 
 pub use attend::{AttendOptions, NeedWeights};

@@ -85,6 +85,11 @@ fn the_mean_of_reinforce_is_the_gradient_of_the_expected_reward() {
             let estimate = -f64::from(gradient[k]) / (n as f64 * scale);
             let exact = a[k] * (REWARDS[k] - mean);
             let g = |s: usize| (REWARDS[s] - baseline) * (f64::from(u8::from(s == k)) - a[k]);
+            // A sum of n terms in f32 is off by n·2⁻²⁴ of their magnitudes at most.
+            let of_draws = |f: &dyn Fn(f64) -> f64| drawn.keys.iter().map(|s| f(g(s.unwrap()))).sum::<f64>() / n as f64;
+            let (formula, magnitude) = (of_draws(&|g| g), of_draws(&f64::abs));
+            let rounding = n as f64 * 2f64.powi(-24) * magnitude;
+            assert!((estimate - formula).abs() < rounding, "baseline {baseline}, θ{k}: {estimate}, by its formula {formula}");
             let variance = (0..3).map(|s| a[s] * g(s) * g(s)).sum::<f64>() - exact * exact;
             spread += variance;
             let five = 5.0 * (variance / n as f64).sqrt();

@@ -1,10 +1,10 @@
 //! The general call: queries, keys and values of their own, PyTorch's masks, and the weights if wanted.
 
-use candle_core::{D, DType, Tensor};
-use regard::{Causal, Dropout, Lens, Pair};
+use candle_core::Tensor;
+use regard::{Dropout, Lens, Pair};
 
 use super::MultiHeadAttention;
-use super::mask::{Beside, Seen};
+use super::masks::Masks;
 use crate::array::{expect, tensor};
 use crate::ops::{Rule, append, attend_biased, rotate, softmax};
 use crate::tape::{Tape, Value, lift};
@@ -18,7 +18,8 @@ pub struct AttendOptions<'a> {
     pub key_padding_mask: Option<&'a Tensor>,
     /// `[q_len, kv_len]`, or `[batch·heads, q_len, kv_len]`. One of type f32 gets its gradient.
     pub attn_mask: Option<&'a Tensor>,
-    /// No query sees a later key, besides what the masks hide. (PyTorch takes it for a hint about `attn_mask`.)
+    /// No query sees a later key, besides what the masks hide; always so in a layer made `causal`. (PyTorch takes it for a hint about
+    /// `attn_mask`.)
     pub is_causal: bool,
     /// Whether the weights are returned.
     pub need_weights: NeedWeights,
@@ -37,9 +38,6 @@ pub enum NeedWeights {
     /// Those of each head, `[batch, heads, q_len, kv_len]`.
     PerHead,
 }
-
-/// Who is seen: causality, padding, and the array of the call.
-type Masks = (Option<Beside>, (Option<Seen>, Option<Seen>));
 
 impl MultiHeadAttention {
     /// Attention as PyTorch's `nn.MultiheadAttention.forward` computes it, with the weights if wanted: a query that sees nothing
@@ -132,40 +130,6 @@ impl MultiHeadAttention {
         usize::from(self.bias_kv.is_some()) + usize::from(self.zero_attn)
     }
 
-    /// What hides, and what is added to the scores, `[batch, heads, q_len, kv_len]` or sizes of 1 that repeat.
-    fn masks(
-        &self,
-        [batch, heads, q_len, kv_len]: [usize; 4],
-        options: &AttendOptions<'_>,
-        single: bool,
-    ) -> Result<(Masks, Option<Tensor>)> {
-        let extra = self.extra();
-        let (mut seen, mut bias) = ([None, None], None::<Tensor>);
-        if let Some(mask) = options.key_padding_mask {
-            let needed = if single { vec![kv_len] } else { vec![batch, kv_len] };
-            expect("key_padding_mask", mask, &needed)?;
-            read("key_padding_mask", mask, [batch, 1, 1, kv_len], extra, &mut seen[0], &mut bias)?;
-        }
-        if let Some(mask) = options.attn_mask {
-            let shape = match *mask.dims() {
-                [q, kv] if (q, kv) == (q_len, kv_len) => [1, 1, q_len, kv_len],
-                [n, q, kv] if (n, q, kv) == (batch * heads, q_len, kv_len) => [batch, heads, q_len, kv_len],
-                _ => {
-                    let all = batch * heads;
-                    let needed = format!(
-                        "[{q_len}, {kv_len}], or [{all}, {q_len}, {kv_len}] with the {heads} heads of each sequence one after the other: \
-                         repeat a mask of sequences for every head, for example unsqueeze(1), expand to [{batch}, {heads}, {q_len}, \
-                         {kv_len}], flatten(0, 1)"
-                    );
-                    return Err(Error::Shape { what: "attn_mask", given: mask.dims().to_vec(), needed });
-                }
-            };
-            read("attn_mask", mask, shape, extra, &mut seen[1], &mut bias)?;
-        }
-        let causal = (options.is_causal || self.causal).then_some(Beside { causal: Causal::UpperLeft, extra: extra as u32 });
-        Ok(((causal, seen.into()), bias))
-    }
-
     /// The weights of each head, after dropout, `[batch, heads, q_len, kv_len]`; q and k are rows of projections.
     fn weights(&self, q: &Tensor, k: &Tensor, bias: Option<&Tensor>, masks: &Masks, dropout: Option<(f32, u64)>) -> Result<Tensor> {
         let (batch, q_len, _) = q.dims3()?;
@@ -188,32 +152,6 @@ impl MultiHeadAttention {
             None => Ok(weights),
         }
     }
-}
-
-/// A mask of one kind or the other: who is seen, or a number to add; the keys that the layer adds are seen as they are.
-fn read(
-    what: &'static str,
-    mask: &Tensor,
-    shape: [usize; 4],
-    extra: usize,
-    seen: &mut Option<Seen>,
-    bias: &mut Option<Tensor>,
-) -> Result<()> {
-    match mask.dtype() {
-        DType::U8 => *seen = Some(Seen::unless(mask, shape, extra)?),
-        DType::F32 => {
-            let more = mask.reshape(&shape)?.pad_with_zeros(D::Minus1, 0, extra)?;
-            *bias = Some(match bias.take() {
-                Some(bias) => bias.broadcast_add(&more)?,
-                None => more,
-            });
-        }
-        other => {
-            let needed = format!("type u8 (1 hides) or f32 (added to the scores), and it has {other:?}");
-            return Err(Error::Shape { what, given: mask.dims().to_vec(), needed });
-        }
-    }
-    Ok(())
 }
 
 /// What dropout multiplies every weight by.

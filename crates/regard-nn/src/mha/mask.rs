@@ -1,4 +1,4 @@
-//! The masks of multi-head attention that regard has no noun for: arrays in PyTorch's sense, and causality beside extra keys.
+//! The two masks that multi-head attention needs and regard has no noun for: an owned array, and causality beside extra keys.
 
 use std::ops::Range;
 use std::sync::Arc;
