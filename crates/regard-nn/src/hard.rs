@@ -78,7 +78,8 @@ pub fn sample(weights: &Tensor, values: &Tensor, seed: u64) -> Result<Choice> {
 ///   c = Σ_j z_j·v_j, z the choice as 0 and 1        ∂z/∂α taken for the identity
 /// ```
 ///
-/// Source: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons", §4.
+/// Source: Bengio, Léonard & Courville 2013, "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
+/// Computation", the straight-through estimator.
 ///
 /// # Errors
 /// As [`argmax`].

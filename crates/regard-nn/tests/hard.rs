@@ -66,38 +66,47 @@ fn alpha(theta: &Var) -> Vec<f64> {
 #[test]
 fn the_mean_of_reinforce_is_the_gradient_of_the_expected_reward() {
     let theta = Var::new(&[0.3f32, -0.5, 0.9], &Device::Cpu).unwrap();
-    let (n, a) = (40_000, alpha(&theta));
+    let a = alpha(&theta);
     let mean: f64 = a.iter().zip(REWARDS).map(|(a, r)| a * r).sum();
-    let unread = Tensor::zeros((1, 3, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
     let mut spreads = Vec::new();
     for (baseline, scale) in [(0.0, 1.0), (mean, 1.0), (-3.0, 2.0)] {
-        let weights = softmax(&theta, n);
-        let drawn = sample(&weights, &unread, 11).unwrap();
-        let rewards: Vec<f32> = drawn.keys.iter().map(|k| REWARDS[k.unwrap()] as f32).collect();
-        let rewards = Tensor::from_vec(rewards, (1, n), &Device::Cpu).unwrap();
-        let average = values(&rewards).iter().map(|r| f64::from(*r)).sum::<f64>() / n as f64;
-        let mut estimator = Reinforce { baseline, reward: scale, ..Reinforce::default() };
-        let loss = estimator.loss(&drawn, &weights, &rewards).unwrap();
-        assert!((estimator.baseline - (0.9 * baseline + 0.1 * average)).abs() < 1e-5);
-        let gradient = values(loss.backward().unwrap().get(&theta).unwrap());
+        let g = |k: usize, s: usize| (REWARDS[s] - baseline) * (f64::from(u8::from(s == k)) - a[k]);
+        let (keys, one) = estimate(&theta, 1, baseline, scale);
+        let n = 40_000;
+        let (_, many) = estimate(&theta, n, baseline, scale);
         let mut spread = 0.0;
         for k in 0..3 {
-            let estimate = -f64::from(gradient[k]) / (n as f64 * scale);
+            let formula = g(k, keys[0]);
+            assert!(
+                (one[k] - formula).abs() < 1e-5,
+                "baseline {baseline}, θ{k}: {} from one draw, by its formula {formula}",
+                one[k]
+            );
             let exact = a[k] * (REWARDS[k] - mean);
-            let g = |s: usize| (REWARDS[s] - baseline) * (f64::from(u8::from(s == k)) - a[k]);
-            // A sum of n terms in f32 is off by n·2⁻²⁴ of their magnitudes at most.
-            let of_draws = |f: &dyn Fn(f64) -> f64| drawn.keys.iter().map(|s| f(g(s.unwrap()))).sum::<f64>() / n as f64;
-            let (formula, magnitude) = (of_draws(&|g| g), of_draws(&f64::abs));
-            let rounding = n as f64 * 2f64.powi(-24) * magnitude;
-            assert!((estimate - formula).abs() < rounding, "baseline {baseline}, θ{k}: {estimate}, by its formula {formula}");
-            let variance = (0..3).map(|s| a[s] * g(s) * g(s)).sum::<f64>() - exact * exact;
+            let variance = (0..3).map(|s| a[s] * g(k, s) * g(k, s)).sum::<f64>() - exact * exact;
             spread += variance;
             let five = 5.0 * (variance / n as f64).sqrt();
-            assert!((estimate - exact).abs() < five, "baseline {baseline}, θ{k}: {estimate}, exactly {exact} ± {five}");
+            assert!((many[k] - exact).abs() < five, "baseline {baseline}, θ{k}: {}, exactly {exact} ± {five}", many[k]);
         }
         spreads.push(spread);
     }
     assert!(spreads[1] < spreads[0] && spreads[0] < spreads[2], "a baseline near the mean is the quietest: {spreads:?}");
+}
+
+/// The keys that were drawn for `n` queries, and the estimate of ∂E[R]/∂θ by λ_r = `scale`, averaged over them and divided by it.
+fn estimate(theta: &Var, n: usize, baseline: f64, scale: f64) -> (Vec<usize>, Vec<f64>) {
+    let weights = softmax(theta, n);
+    let unread = Tensor::zeros((1, 3, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let drawn = sample(&weights, &unread, 11).unwrap();
+    let keys: Vec<usize> = drawn.keys.iter().map(|key| key.unwrap()).collect();
+    let rewards: Vec<f32> = keys.iter().map(|key| REWARDS[*key] as f32).collect();
+    let average = rewards.iter().map(|r| f64::from(*r)).sum::<f64>() / n as f64;
+    let mut estimator = Reinforce { baseline, reward: scale, ..Reinforce::default() };
+    let loss = estimator.loss(&drawn, &weights, &Tensor::from_vec(rewards, (1, n), &Device::Cpu).unwrap()).unwrap();
+    assert!((estimator.baseline - (0.9 * baseline + 0.1 * average)).abs() < 1e-5);
+    let gradients = loss.backward().unwrap();
+    let mean = |g: f32| -f64::from(g) / (n as f64 * scale);
+    (keys, values(gradients.get(theta).unwrap()).into_iter().map(mean).collect())
 }
 
 /// With a reward of 0 and no baseline, what is left is −λ_e·H(α), whose gradient is λ_e·α_k·(log α_k + H).
