@@ -117,7 +117,7 @@ fn choose(weights: &Tensor, values: &Tensor, mut pick: impl FnMut(usize, &[f32])
     Ok(Choice { keys, context, log_weight })
 }
 
-/// The estimator of the gradient of the expected reward E[R] under drawn keys: REINFORCE with a moving baseline and an entropy term.
+/// The estimator of the gradient of the expected reward `E[R]` under drawn keys: REINFORCE with a moving baseline and an entropy term.
 ///
 /// ```text
 ///   ∂E[R] ≈ λ_r·(R − b)·∂log α_s + λ_e·∂H(α)      b ← decay·b + (1 − decay)·R̄      H(α) = −Σ_j α_j·log α_j
