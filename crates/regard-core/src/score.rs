@@ -169,6 +169,10 @@ impl<S: Score> Score for Option<S> {
         self.as_ref().and_then(Score::hides)
     }
 
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        self.as_ref().and_then(Score::bias_shape)
+    }
+
     fn reveals(&self) -> bool {
         self.as_ref().is_some_and(Score::reveals)
     }
@@ -187,10 +191,6 @@ impl<S: Slope> Slope for Option<S> {
     #[inline(always)]
     fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
         self.as_ref().map_or(ds, |score| score.pull(s, p, ds, bias))
-    }
-
-    fn bias_shape(&self) -> Option<[usize; 4]> {
-        self.as_ref().and_then(Slope::bias_shape)
     }
 }
 

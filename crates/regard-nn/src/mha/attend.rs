@@ -88,7 +88,7 @@ impl MultiHeadAttention {
     /// Projections turned by position, from 0 in each sequence.
     fn turned(&self, rows: Tensor, length: usize) -> Result<Tensor> {
         let Some(rotary) = &self.rotary else { return Ok(rows) };
-        let (angles, dim) = (rotary.angles(0, length), self.dim());
+        let (angles, dim) = (rotary.angles(0, length)?, self.dim());
         lift(&[&rows], |tape, x| {
             let turned = rotate(x[0].tensor(), &angles, dim, false)?;
             Ok(tape.push(turned, &[&x[0]], move |dy| Ok(vec![Some(rotate(dy, &angles, dim, true)?)])))
