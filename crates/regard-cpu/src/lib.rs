@@ -10,7 +10,7 @@
 //!
 //! Read in this order: [`tile`](self) constants, `simd` (what a vector can do), `simd/product.rs` (the one matrix product
 //! everything is made of), `rule.rs` (masks and scores on a tile), `block.rs` (query rows and key tiles), `packed.rs`, `products.rs`, `forward.rs`,
-//! `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
+//! `gradient_products.rs`, `sweep.rs`, `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
 
 mod backward;
 mod block;
@@ -18,6 +18,7 @@ mod dispatch;
 mod exp;
 mod forward;
 mod gemm;
+mod gradient_products;
 mod packed;
 mod products;
 mod rule;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use half::bf16;
-use regard_core::{Element, Kv};
+use regard_core::{Element, Kv, View};
 
 use crate::block::{Rows, Side, rows};
 use crate::simd::{Pair, Pairs, Transpose, Vector};
@@ -150,7 +150,7 @@ fn pair_values<T: Element>(
 
 /// Neighbours of a row become pairs; an odd last one gets 0 for a partner.
 #[inline(always)]
-fn pair_elements(row: &[bf16], to: &mut [Pair]) {
+pub(crate) fn pair_elements(row: &[bf16], to: &mut [Pair]) {
     let (two, rest) = row.as_chunks::<2>();
     to.iter_mut().zip(two).for_each(|(to, [a, b])| *to = Pair::new(*a, *b));
     if let ([last], Some(to)) = (rest, to.get_mut(two.len())) {
@@ -160,7 +160,7 @@ fn pair_elements(row: &[bf16], to: &mut [Pair]) {
 
 /// A last row gets zeros for a partner.
 #[inline(always)]
-fn pair_last_row(row: &[bf16], to: &mut [Pair]) {
+pub(crate) fn pair_last_row(row: &[bf16], to: &mut [Pair]) {
     for (to, a) in to.iter_mut().zip(row) {
         *to = Pair::new(*a, bf16::ZERO);
     }
@@ -168,7 +168,7 @@ fn pair_last_row(row: &[bf16], to: &mut [Pair]) {
 
 /// Two rows become one row of pairs.
 #[inline(always)]
-fn pair_rows(first: &[bf16], second: &[bf16], to: &mut [Pair]) {
+pub(crate) fn pair_rows(first: &[bf16], second: &[bf16], to: &mut [Pair]) {
     for ((to, a), b) in to.iter_mut().zip(first).zip(second) {
         *to = Pair::new(*a, *b);
     }
@@ -176,23 +176,35 @@ fn pair_rows(first: &[bf16], second: &[bf16], to: &mut [Pair]) {
 
 /// A row of keys or values of a sequence and KV head: in place where its elements are neighbours, else copied.
 #[inline(always)]
-fn row<'a, T: Element>(kv: &Kv<'a, T>, side: Side, (batch, head): (usize, usize), l: usize, copy: &'a mut Vec<T>) -> &'a [bf16] {
-    let row = match *kv {
-        Kv::Dense { k, v } => {
-            let view = if let Side::Keys = side { k } else { v };
-            match view.row(batch, head, l) {
-                Some(row) => row,
-                None => {
-                    copy.clear();
-                    copy.extend((0..view.shape()[3]).map(|d| view.at([batch, head, l, d])));
-                    copy
-                }
-            }
+pub(crate) fn row<'a, T: Element>(
+    kv: &Kv<'a, T>,
+    side: Side,
+    (batch, head): (usize, usize),
+    l: usize,
+    copy: &'a mut Vec<T>,
+) -> &'a [bf16] {
+    match *kv {
+        Kv::Dense { k, v } => view_row(if let Side::Keys = side { &k } else { &v }, [batch, head, l], copy),
+        Kv::Paged { cache, layer, seqs } => {
+            let row = match side {
+                Side::Keys => &cache.key_rows(layer, seqs[batch], head, l)[..cache.shape().head_dim],
+                Side::Values => &cache.value_rows(layer, seqs[batch], head, l)[..cache.shape().value_dim],
+            };
+            T::as_bf16(row).unwrap_or_default()
         }
-        Kv::Paged { cache, layer, seqs } => match side {
-            Side::Keys => &cache.key_rows(layer, seqs[batch], head, l)[..cache.shape().head_dim],
-            Side::Values => &cache.value_rows(layer, seqs[batch], head, l)[..cache.shape().value_dim],
-        },
+    }
+}
+
+/// A row of an array of bf16: in place where its elements are neighbours, else copied.
+#[inline(always)]
+pub(crate) fn view_row<'a, T: Element>(view: &View<'a, T>, [batch, head, l]: [usize; 3], copy: &'a mut Vec<T>) -> &'a [bf16] {
+    let row = match view.row(batch, head, l) {
+        Some(row) => row,
+        None => {
+            copy.clear();
+            copy.extend((0..view.shape()[3]).map(|d| view.at([batch, head, l, d])));
+            copy
+        }
     };
     T::as_bf16(row).unwrap_or_default()
 }

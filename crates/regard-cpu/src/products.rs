@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use regard_core::Element;
+use regard_core::{Element, View};
 
 use crate::block::{RowBlock, Rows, Side};
 use crate::packed::Packed;
@@ -24,16 +24,26 @@ pub(crate) enum Query {
 
 impl Query {
     pub(crate) fn of<T: Element>(p: &Problem<'_, T>, block: &RowBlock) -> Query {
-        let pairs = p.kernel.pairs().filter(|_| T::as_bf16(&[]).is_some());
-        // A power of two may go into bf16 queries, any other scale would round them.
-        let exact = p.scale.is_normal() && p.scale.to_bits().trailing_zeros() >= 23 && (1e-6..1e6).contains(&p.scale.abs());
-        let (inside, scale) = if pairs.is_none() || exact { (p.scale, 1.0) } else { (1.0, p.scale) };
+        if let Some(pairs) = p.kernel.pairs().filter(|_| T::as_bf16(&[]).is_some()) {
+            let (q, scale) = Query::paired(pairs, block, &p.q, p.scale);
+            return Query::Paired { pairs, q, scale };
+        }
         let mut wide = vec![0.0; p.shape.head_dim * block.width];
-        block.pack(&p.q, inside, &mut wide);
-        let Some(pairs) = pairs else { return Query::Wide(wide) };
-        let mut q = vec![Pair::default(); pairs.depth(p.shape.head_dim) * block.width];
-        pairs.pair_weights(&wide, block.width, &mut q);
-        Query::Paired { pairs, q, scale }
+        block.pack(&p.q, p.scale, &mut wide);
+        Query::Wide(wide)
+    }
+
+    /// The rows of a block as pairs, `[depth, width]`, and what is left of `scale`: a power of two may go into bf16, any other scale
+    /// would round it.
+    pub(crate) fn paired<T: Element>(pairs: Pairs, block: &RowBlock, from: &View<'_, T>, scale: f32) -> (Vec<Pair>, f32) {
+        let (dim, width) = (from.shape()[3], block.width);
+        let exact = scale.is_normal() && scale.to_bits().trailing_zeros() >= 23 && (1e-6..1e6).contains(&scale.abs());
+        let (inside, left) = if exact { (scale, 1.0) } else { (1.0, scale) };
+        let mut wide = vec![0.0; dim * width];
+        block.pack(from, inside, &mut wide);
+        let mut q = vec![Pair::default(); pairs.depth(dim) * width];
+        pairs.pair_weights(&wide, width, &mut q);
+        (q, left)
     }
 }
 

@@ -51,8 +51,8 @@ pub struct Problem<'a> {
     pub sinks: Option<Vec<f64>>,
     /// Which probabilities are dropped.
     pub dropout: Option<Dropout>,
-    /// The relative rounding of a weight before it multiplies its value: 0 for kernels that keep weights in f32. It enters the
-    /// [`Bounds`] only.
+    /// The relative rounding of a weight before it multiplies its value, and of the gradient of a score before it multiplies its query
+    /// and key: 0 for kernels that keep them in f32. It enters the tolerances only.
     pub weight_unit: f64,
 }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::avx512::Avx512;
 use super::pairs::{Dot, Pair};
 use super::product::{Number, Product};
+use super::transpose::Transpose;
 
 /// Rows, columns and pairs of a tile register.
 const SIDE: usize = 16;
@@ -109,7 +110,7 @@ impl Tiles {
         let (a, a_row) = if (rows, depth, 1) == (m, k, a_column) {
             (a, a_row)
         } else {
-            a_copy = filled(rows, depth, m, |i, to| (0..k).for_each(|j| to[j] = a[i * a_row + j * a_column]));
+            a_copy = self.rows_of(a, (a_row, a_column), (m, k), (rows, depth));
             (&a_copy[..], depth)
         };
         let (b, b_row) = if depth == k {
@@ -127,6 +128,25 @@ impl Tiles {
         let mut c_copy = filled(rows, n, if add { m } else { 0 }, |i, to| to.copy_from_slice(&c[i * c_row..][..n]));
         whole(&mut c_copy, n);
         c_copy.chunks_exact(n).take(m).enumerate().for_each(|(i, from)| c[i * c_row..][..n].copy_from_slice(from));
+    }
+}
+
+impl Tiles {
+    /// `[m, k]` with any strides, row by row in `[rows, depth]`; the rest is zero.
+    fn rows_of(
+        &self,
+        a: &[Pair],
+        (a_row, a_column): (usize, usize),
+        (m, k): (usize, usize),
+        (rows, depth): (usize, usize),
+    ) -> Vec<Pair> {
+        if a_row != 1 {
+            return filled(rows, depth, m, |i, to| (0..k).for_each(|j| to[j] = a[i * a_row + j * a_column]));
+        }
+        let mut copy = vec![Pair::default(); rows * depth];
+        let (from, to) = (Pair::bits(a), Pair::bits_mut(&mut copy));
+        self.amx.0.transpose(Transpose { from, from_row: a_column, to, to_row: depth, rows: k, columns: m });
+        copy
     }
 }
 

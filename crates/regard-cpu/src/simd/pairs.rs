@@ -45,6 +45,13 @@ pub(crate) fn pair_weights(from: &[f32], width: usize, to: &mut [Pair]) {
     }
 }
 
+/// Neighbours become pairs, rounded to nearest even.
+#[inline(always)]
+pub(crate) fn pair_neighbours(from: &[f32], to: &mut [Pair]) {
+    let (two, _) = from.as_chunks::<2>();
+    to.iter_mut().zip(two).for_each(|(to, [a, b])| *to = Pair(round(*a) | round(*b) << 16));
+}
+
 /// The bits of the nearest bf16, in the low half; NaN stays NaN. Written so that the loop vectorises.
 #[inline(always)]
 fn round(x: f32) -> u32 {
@@ -60,7 +67,8 @@ mod x86 {
     use super::super::amx::{self, Amx, Tiles};
     use super::super::avx512::Avx512;
     use super::super::product::Number;
-    use super::{Pair, Product, pair_weights};
+    use super::super::{Transpose, Vector};
+    use super::{Pair, Product, pair_neighbours, pair_weights};
 
     /// An instruction that multiplies pairs.
     #[derive(Clone, Copy)]
@@ -120,6 +128,12 @@ mod x86 {
             // SAFETY: either token proves that the machine has the instructions.
             unsafe { weights(from, width, to) }
         }
+
+        /// [`pair_neighbours`], compiled for this instruction set.
+        pub(crate) fn pair_neighbours(self, from: &[f32], to: &mut [Pair]) {
+            // SAFETY: as above.
+            unsafe { neighbours(from, to) }
+        }
     }
 
     impl Session {
@@ -142,6 +156,10 @@ mod x86 {
             Avx512::detect().filter(|_| is_x86_feature_detected!("avx512bf16")).map(Dot)
         }
 
+        pub(crate) fn transpose(self, of: Transpose<'_>) {
+            self.0.call(of);
+        }
+
         /// The products of AMX, carefully.
         pub(crate) fn careful(self, product: Product<'_, Pair>) {
             // SAFETY: the token proves that the machine has the instructions.
@@ -157,6 +175,11 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
     fn weights(from: &[f32], width: usize, to: &mut [Pair]) {
         pair_weights(from, width, to);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    fn neighbours(from: &[f32], to: &mut [Pair]) {
+        pair_neighbours(from, to);
     }
 
     // Products of pairs are computed by `Session::multiply` and `Dot::careful` only, which hold the proof that the machine has AVX-512 BF16.
@@ -229,6 +252,10 @@ impl Pairs {
     }
 
     pub(crate) fn pair_weights(self, _: &[f32], _: usize, _: &mut [Pair]) {
+        match self {}
+    }
+
+    pub(crate) fn pair_neighbours(self, _: &[f32], _: &mut [Pair]) {
         match self {}
     }
 }

@@ -8,8 +8,8 @@
 //!   δ(Δ_i)   = Σ_d |dO_i| δ(o_i) + γ(Dv) · Σ_d |dO_i||o_i|
 //!   δ(dS_ij) = p_ij [(η_ij + 4u)(|dP_ij| + Σ_j p_ij|dP_ij|) + γ(Dv)·A_ij + δ(Δ_i)]
 //!   δ(dR_ij) = δ(dS)|slope| + |dS| (|slope(raw ± δ) − slope(raw)| + 4u|slope|)
-//!   δ(dQ_i)  = scale · Σ_j (δ(dR_ij) + γ(n)|dR_ij|) |k_j|  + rounding of the output type;  dK alike, over queries
-//!   δ(dV_j)  = Σ_i w_ij (η_ij + γ(n)) |dO_i|               + rounding of the output type
+//!   δ(dQ_i)  = scale · Σ_j (δ(dR_ij) + (γ(n) + w)|dR_ij|) |k_j|  + rounding of the output type;  dK alike, over queries
+//!   δ(dV_j)  = Σ_i w_ij (η_ij + γ(n) + w) |dO_i|                 + rounding of the output type;  w = rounding of weights
 //!   δ(dsink) = Σ_i p_sink,i [δ(Δ_i) + (δ(lse_i) + 8u(1 + |lse_i|) + γ(n)) Σ_j p_ij|dP_ij|] + rounding to f32
 //! ```
 
@@ -100,19 +100,23 @@ impl Problem<'_> {
 
     /// `δ(dQ)`, `δ(dK)` and `δ(dV)`.
     fn input_errors<T: Element>(&self, parts: &Parts<'_>, draw: &Array) -> (Array, Array, Array) {
-        let rounded = |x: &Array| Array::from_fn(x.shape(), |at| Rounding::of::<T>().at(x[at]));
         let Parts { truth, gradients, d_out, again, .. } = parts;
-        let (mut dq, mut dk, mut dv) = (rounded(&gradients.dq), rounded(&gradients.dk), rounded(&gradients.dv));
         let (q, k, scale) = (self.q.abs(), self.k.abs(), self.scale.abs());
         let group = self.q.shape()[1] / self.k.shape()[1].max(1);
-        let (keys, queries) = (gamma(self.k.shape()[2] + 2), gamma(group * self.q.shape()[2] + 2));
+        let (keys, queries) = (self.k.shape()[2], group * self.q.shape()[2]);
+        // Instructions that multiply bf16 take subnormal factors, products and sums for 0.
+        let flush = if self.weight_unit > 0.0 { 2f64.powi(-126) } else { 0.0 };
+        let rounded = |x: &Array, n: usize| Array::from_fn(x.shape(), |at| Rounding::of::<T>().at(x[at]) + 2.0 * flush * n as f64);
+        let (mut dq, mut dk) = (rounded(&gradients.dq, keys), rounded(&gradients.dk, queries));
+        let mut dv = rounded(&gradients.dv, queries);
+        let (keys, queries) = (gamma(keys + 2), gamma(queries + 2));
         for at @ [b, h, i, j] in draw.coordinates() {
             if truth.probs[at] > 0.0 {
                 let (query, key) = ([b, h, i], [b, self.kv_head(h), j]);
                 let size = gradients.draw[at].abs();
-                add(dq.row_mut(query), scale * (draw[at] + keys * size), k.row(key));
-                add(dk.row_mut(key), scale * (draw[at] + queries * size), q.row(query));
-                add(dv.row_mut(key), truth.weights[at] * (again[at] + queries), d_out.row(query));
+                add(dq.row_mut(query), scale * (draw[at] + (keys + self.weight_unit) * size + flush), k.row(key));
+                add(dk.row_mut(key), scale * (draw[at] + (queries + self.weight_unit) * size + flush), q.row(query));
+                add(dv.row_mut(key), truth.weights[at] * (again[at] + queries + self.weight_unit) + flush, d_out.row(query));
             }
         }
         (dq, dk, dv)

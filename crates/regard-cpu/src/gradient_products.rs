@@ -1,0 +1,298 @@
+//! The five products of the backward pass on a tile: in f32, or in pairs of bf16 where the machine multiplies those faster.
+//!
+//! ```text
+//!   S = scale · K Qᵀ      dP = V dOᵀ      dV += Pᵀ dO      dK += dSᵀ Q      dQ += dS K
+//! ```
+//! In pairs, Q, K, V and dO enter as they are, P and dS are rounded to bf16; sums are f32 either way.
+
+use std::ops::Range;
+
+use regard_core::{Element, View};
+
+use crate::block::{RowBlock, Rows, Side, rows};
+use crate::packed::{pair_elements, pair_last_row, pair_rows, view_row};
+use crate::products::{Query, scores};
+use crate::simd::{Pair, Pairs, Product, Session, Vector};
+use crate::sweep::Sweep;
+
+/// The keys and values of a sweep, and what they are multiplied with. `keys` are positions in the sweep; `s`, `p` and `ds` are
+/// `[keys, width]`, what is added to has rows padded to whole vectors.
+pub(crate) trait Factors {
+    /// The queries and output gradients of a row block.
+    type Block;
+
+    /// Reads a row block.
+    fn block<T: Element, V: Vector>(&self, v: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> Self::Block;
+
+    /// `S = scale · K Qᵀ`
+    fn scores<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, s: &mut [f32]);
+
+    /// `dP = V dOᵀ`
+    fn weight_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, dp: &mut [f32]);
+
+    /// `dV += Pᵀ dO`
+    fn value_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, p: &[f32], dv: &mut [f32]);
+
+    /// `dK += dSᵀ Q`
+    fn key_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]);
+
+    /// `dQ += dS K`
+    fn query_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]);
+}
+
+/// A matrix, row by row.
+struct Matrix<N> {
+    data: Vec<N>,
+    /// Elements of a row.
+    stride: usize,
+}
+
+impl<N: Clone + Default> Matrix<N> {
+    /// `rows` rows of `stride` elements, zero where `fill` leaves them.
+    #[inline(always)]
+    fn of(rows: usize, stride: usize, mut fill: impl FnMut(usize, &mut [N])) -> Self {
+        let mut data = vec![N::default(); rows * stride];
+        data.chunks_exact_mut(stride.max(1)).enumerate().for_each(|(i, row)| fill(i, row));
+        Matrix { data, stride }
+    }
+
+    /// The rows from `i` on.
+    #[inline(always)]
+    fn from(&self, i: usize) -> &[N] {
+        &self.data[i * self.stride..]
+    }
+}
+
+/// `C += A·B`, where `B` is `[k, n]` and `C` is `[m, n]`, both dense.
+#[inline(always)]
+fn add<'a, N>(
+    (a, a_row, a_column): (&'a [N], usize, usize),
+    b: &'a [N],
+    c: &'a mut [f32],
+    (m, n, k): (usize, usize, usize),
+    careful: bool,
+) -> Product<'a, N> {
+    Product { a, a_row, a_column, b, b_row: n, c, c_row: n, m, n, k, add: true, careful }
+}
+
+/// The head and query of a row of a block's group.
+fn head_and_query<T>(sweep: &Sweep<'_, '_, T>, block: &RowBlock, i: usize) -> (usize, usize) {
+    let (shape, row) = (&sweep.p.shape, block.rows.start + i);
+    (block.kv_head * shape.group() + row / shape.q_len, row % shape.q_len)
+}
+
+/// In f32, rows padded to whole vectors.
+pub(crate) struct Wide {
+    k: Matrix<f32>,
+    v: Matrix<f32>,
+    head_dim: usize,
+    value_dim: usize,
+    careful: bool,
+}
+
+/// A row block in f32.
+pub(crate) struct WideBlock {
+    rows: usize,
+    width: usize,
+    /// `scale · Qᵀ` and `dOᵀ`, rows in lanes.
+    q_lanes: Vec<f32>,
+    d_out_lanes: Vec<f32>,
+    /// `Q` and `dO`, row by row.
+    q: Matrix<f32>,
+    d_out: Matrix<f32>,
+}
+
+impl Wide {
+    #[inline(always)]
+    pub(crate) fn of<T: Element, V: Vector>(_: V, sweep: &Sweep<'_, '_, T>) -> Wide {
+        let shape = &sweep.p.shape;
+        let side = |side, dim: usize| {
+            let mut scratch = Vec::new();
+            let Rows { data, stride } = rows(&sweep.p.kv, side, (sweep.batch, sweep.kv_head), sweep.keys.clone(), &mut scratch);
+            let copy = |i: usize, row: &mut [f32]| row[..dim].copy_from_slice(&data[i * stride..][..dim]);
+            Matrix::of(sweep.keys.len(), dim.next_multiple_of(V::LANES), copy)
+        };
+        let (head_dim, value_dim) = (shape.head_dim, shape.value_dim);
+        let (k, v) = (side(Side::Keys, head_dim), side(Side::Values, value_dim));
+        Wide { k, v, head_dim, value_dim, careful: sweep.careful }
+    }
+}
+
+impl Factors for Wide {
+    type Block = WideBlock;
+
+    #[inline(always)]
+    fn block<T: Element, V: Vector>(&self, _: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> WideBlock {
+        let (rows, width) = (block.rows.len(), block.width);
+        let lanes = |from: &View<'_, T>, factor| {
+            let mut to = vec![0.0; from.shape()[3] * width];
+            block.pack(from, factor, &mut to);
+            to
+        };
+        let by_row = |from: &View<'_, T>| {
+            let read = |i: usize, row: &mut [f32]| {
+                let (head, q) = head_and_query(sweep, block, i);
+                from.row_into(block.batch, head, q, row);
+            };
+            Matrix::of(rows, from.shape()[3].next_multiple_of(V::LANES), read)
+        };
+        let (q_lanes, d_out_lanes) = (lanes(&sweep.p.q, sweep.p.scale), lanes(&sweep.d_out, 1.0));
+        WideBlock { rows, width, q_lanes, d_out_lanes, q: by_row(&sweep.p.q), d_out: by_row(&sweep.d_out) }
+    }
+
+    #[inline(always)]
+    fn scores<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, s: &mut [f32]) {
+        v.call(scores(self.k.from(keys.start), self.k.stride, &block.q_lanes, s, (keys.len(), block.width, self.head_dim)));
+    }
+
+    #[inline(always)]
+    fn weight_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, dp: &mut [f32]) {
+        let sizes = (keys.len(), block.width, self.value_dim);
+        v.call(scores(self.v.from(keys.start), self.v.stride, &block.d_out_lanes, dp, sizes));
+    }
+
+    #[inline(always)]
+    fn value_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
+        v.call(add((p, block.width, 1), &block.d_out.data, dv, (keys.len(), self.v.stride, block.rows), self.careful));
+    }
+
+    #[inline(always)]
+    fn key_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
+        v.call(add((ds, block.width, 1), &block.q.data, dk, (keys.len(), self.k.stride, block.rows), self.careful));
+    }
+
+    #[inline(always)]
+    fn query_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
+        let sizes = (block.rows, self.k.stride, keys.len());
+        v.call(add((ds, 1, block.width), self.k.from(keys.start), dq, sizes, self.careful));
+    }
+}
+
+/// In pairs of bf16.
+pub(crate) struct Paired {
+    session: Session,
+    pairs: Pairs,
+    /// Pairs of neighbours, `[keys, depth]`.
+    k: Matrix<Pair>,
+    v: Matrix<Pair>,
+    /// Pairs of rows, `[keys / 2, head_dim padded]`.
+    k_rows: Matrix<Pair>,
+    careful: bool,
+}
+
+/// A row block in pairs.
+pub(crate) struct PairedBlock {
+    rows: usize,
+    width: usize,
+    /// `Qᵀ` and `dOᵀ`, `[depth, width]`, and what is left to multiply scores by.
+    q_lanes: Vec<Pair>,
+    d_out_lanes: Vec<Pair>,
+    scale: f32,
+    /// `Q` and `dO` as pairs of rows, `[rows / 2, dim padded]`.
+    q: Matrix<Pair>,
+    d_out: Matrix<Pair>,
+}
+
+/// `dim` elements of `rows` rows as pairs of rows. `row` finds a row that lies in one piece, or copies it.
+#[inline(always)]
+fn rows_in_pairs<'a, T: Element>(rows: usize, stride: usize, view: impl Fn(usize) -> (View<'a, T>, [usize; 3])) -> Matrix<Pair> {
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    Matrix::of(rows.div_ceil(2), stride, |j, to| {
+        let (from, at) = view(2 * j);
+        let first = view_row(&from, at, &mut one);
+        if 2 * j + 1 < rows {
+            let (from, at) = view(2 * j + 1);
+            pair_rows(first, view_row(&from, at, &mut two), to);
+        } else {
+            pair_last_row(first, to);
+        }
+    })
+}
+
+impl Paired {
+    #[inline(always)]
+    pub(crate) fn of<T: Element, V: Vector>(_: V, sweep: &Sweep<'_, '_, T>, pairs: Pairs) -> Paired {
+        let (shape, head) = (&sweep.p.shape, (sweep.batch, sweep.kv_head));
+        let mut copy = Vec::new();
+        let mut neighbours = |side, dim| {
+            let read = |i: usize, to: &mut [Pair]| {
+                pair_elements(crate::packed::row(&sweep.p.kv, side, head, sweep.keys.start + i, &mut copy), to);
+            };
+            Matrix::of(sweep.keys.len(), pairs.depth(dim), read)
+        };
+        let (k, v) = (neighbours(Side::Keys, shape.head_dim), neighbours(Side::Values, shape.value_dim));
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        let k_rows = Matrix::of(sweep.keys.len().div_ceil(2), shape.head_dim.next_multiple_of(V::LANES), |j, to| {
+            let l = sweep.keys.start + 2 * j;
+            let first = crate::packed::row(&sweep.p.kv, Side::Keys, head, l, &mut one);
+            if l + 1 < sweep.keys.end {
+                pair_rows(first, crate::packed::row(&sweep.p.kv, Side::Keys, head, l + 1, &mut two), to);
+            } else {
+                pair_last_row(first, to);
+            }
+        });
+        Paired { session: pairs.open(), pairs, k, v, k_rows, careful: sweep.careful }
+    }
+
+    /// `P` or `dS` as pairs of neighbours, `[keys, width / 2]`.
+    fn neighbours(&self, keys: &Range<usize>, width: usize, from: &[f32]) -> Vec<Pair> {
+        let mut to = vec![Pair::default(); keys.len() * width / 2];
+        self.pairs.pair_neighbours(&from[..keys.len() * width], &mut to);
+        to
+    }
+}
+
+impl Factors for Paired {
+    type Block = PairedBlock;
+
+    #[inline(always)]
+    fn block<T: Element, V: Vector>(&self, _: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> PairedBlock {
+        let (rows, width) = (block.rows.len(), block.width);
+        let by_row = |from: View<'_, T>| {
+            let row = |i| {
+                let (head, q) = head_and_query(sweep, block, i);
+                (from, [block.batch, head, q])
+            };
+            rows_in_pairs(rows, from.shape()[3].next_multiple_of(V::LANES), row)
+        };
+        let (q_lanes, scale) = Query::paired(self.pairs, block, &sweep.p.q, sweep.p.scale);
+        let (d_out_lanes, _) = Query::paired(self.pairs, block, &sweep.d_out, 1.0);
+        PairedBlock { rows, width, q_lanes, d_out_lanes, scale, q: by_row(sweep.p.q), d_out: by_row(sweep.d_out) }
+    }
+
+    #[inline(always)]
+    fn scores<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, s: &mut [f32]) {
+        let sizes = (keys.len(), block.width, self.k.stride);
+        self.session.multiply(scores(self.k.from(keys.start), self.k.stride, &block.q_lanes, s, sizes));
+        if block.scale != 1.0 {
+            s[..keys.len() * block.width].iter_mut().for_each(|s| *s *= block.scale);
+        }
+    }
+
+    #[inline(always)]
+    fn weight_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, dp: &mut [f32]) {
+        let sizes = (keys.len(), block.width, self.v.stride);
+        self.session.multiply(scores(self.v.from(keys.start), self.v.stride, &block.d_out_lanes, dp, sizes));
+    }
+
+    #[inline(always)]
+    fn value_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
+        let (p, sizes) = (self.neighbours(keys, block.width, p), (keys.len(), block.d_out.stride, block.rows.div_ceil(2)));
+        self.session.multiply(add((&p, block.width / 2, 1), &block.d_out.data, dv, sizes, self.careful));
+    }
+
+    #[inline(always)]
+    fn key_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
+        let (ds, sizes) = (self.neighbours(keys, block.width, ds), (keys.len(), block.q.stride, block.rows.div_ceil(2)));
+        self.session.multiply(add((&ds, block.width / 2, 1), &block.q.data, dk, sizes, self.careful));
+    }
+
+    #[inline(always)]
+    fn query_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
+        let (width, k) = (block.width, keys.len().div_ceil(2));
+        let mut pairs = vec![Pair::default(); k * width];
+        self.pairs.pair_weights(&ds[..keys.len() * width], width, &mut pairs);
+        let sizes = (block.rows, self.k_rows.stride, k);
+        self.session.multiply(add((&pairs, 1, width), self.k_rows.from(keys.start / 2), dq, sizes, self.careful));
+    }
+}
