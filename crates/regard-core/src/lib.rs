@@ -18,7 +18,8 @@
 //! 4. [`Score`] and [`Slope`]: how much, with derivatives;
 //! 5. [`Kv`], [`KvCache`], [`Sequence`]: keys and values, dense or in pages;
 //! 6. [`State`]: a partial softmax, whose `merge` is associative;
-//! 7. [`Dropout`]: which probabilities are dropped, as a pure function of position.
+//! 7. [`Dropout`]: which probabilities are dropped, as a pure function of position;
+//! 8. [`LinearInputs`], [`UpdateRule`]: attention whose state does not grow.
 //!
 //! The kernels are in `regard-cpu`, the calls in `regard`.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ mod dropout;
 mod element;
 mod error;
 mod kv;
+mod linear;
 pub mod mask;
 #[cfg(feature = "ndarray")]
 mod nd;
@@ -42,6 +44,7 @@ pub use dropout::Dropout;
 pub use element::Element;
 pub use error::{Error, Result};
 pub use kv::Kv;
+pub use linear::{Feature, Gate, LinearInputs, LinearShape, UpdateRule};
 pub use mask::{
     Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Lens, Mask, Padding, Pair, PrefixLm,
     RandomKeys, Strided, Tile, Window,
