@@ -18,6 +18,7 @@ mod backward;
 mod bias;
 mod bounds;
 mod gradient_bounds;
+pub mod linear;
 
 pub use backward::Gradients;
 pub use bias::BiasTruth;
