@@ -20,6 +20,7 @@ mod forward;
 mod gemm;
 mod gradient_products;
 mod packed;
+pub mod linear;
 mod products;
 mod rule;
 mod scatter;

@@ -43,6 +43,11 @@ impl<T: Element> RowWriter<'_, T> {
         self.rows.clone()
     }
 
+    /// Elements of a row.
+    pub(crate) fn dim(&self) -> usize {
+        self.shape[3]
+    }
+
     /// Writes the first `dim` numbers of `from` to a row, narrowed.
     ///
     /// # Panics
