@@ -73,6 +73,11 @@
 //! [`Plan::backward`]) and answers questions ([`Plan::kernel`], [`Plan::why`], [`Plan::cost`]). A row's log-sum-exp makes it a
 //! [`State`], which merges with what the same query saw elsewhere.
 //!
+//! # Linear attention
+//!
+//! [`LinearAttention`] keeps a state of fixed size in place of keys and values: plain, decayed, and with the delta rule, from a whole
+//! prompt to a single token. [`CausalConv`] is the short convolution that goes before it.
+//!
 //! # Exactly
 //!
 //! | question | answer |
@@ -100,19 +105,24 @@
 struct Readme;
 
 mod attention;
+mod conv;
 mod cost;
+mod linear;
 mod plan;
 mod rope;
 mod sinusoidal;
 pub mod teach;
 
 pub use attention::{Attention, sdpa};
+pub use conv::{CausalConv, ConvGrads, ConvOutput};
 pub use cost::Cost;
+pub use linear::{LinearAttention, LinearGrads, LinearOutput, LinearPlan};
 pub use plan::{Grads, Output, Plan};
 pub use regard_core::{
     Alibi, Around, Bias, BiasSink, Blocks, Blockwise, Bools, CacheShape, Causal, Dilated, Documents, Dropout, Either, Element,
-    Error, Fixed, Gaussian, Global, Kv, KvCache, Lens, Mask, Padding, Pair, PrefixLm, RandomKeys, RelativeBias, Result, Score,
-    Sequence, Shape, Slope, Softcap, State, Strided, Tensor, Tile, View, ViewMut, Window, WithSlope, with_slope,
+    Error, Feature, Fixed, Gate, Gaussian, Global, Kv, KvCache, Lens, LinearInputs, LinearShape, Mask, Padding, Pair, PrefixLm,
+    RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, State, Strided, Tensor, Tile, UpdateRule, View,
+    ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{PackedMatrix, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};

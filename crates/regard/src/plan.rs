@@ -175,7 +175,7 @@ fn lse_shape(shape: &Shape) -> [usize; 4] {
     [shape.batch, shape.q_heads, shape.q_len, 1]
 }
 
-fn expect(what: &'static str, given: [usize; 4], needed: [usize; 4]) -> Result<()> {
+pub(crate) fn expect(what: &'static str, given: [usize; 4], needed: [usize; 4]) -> Result<()> {
     if given == needed { Ok(()) } else { Err(Error::Shape { what, given, needed }) }
 }
 

@@ -9,6 +9,7 @@ mod cache_model;
 mod cost;
 mod definitions;
 mod kernels;
+mod linear;
 mod masks;
 mod poison;
 mod rope;
