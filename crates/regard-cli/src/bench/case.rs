@@ -16,6 +16,10 @@ pub(super) enum Kind {
     Memory,
     /// The resident memory that a backward pass adds to its inputs and outputs.
     MemoryBackward,
+    /// The time of a forward pass of linear attention with one decay for each head.
+    Linear,
+    /// The same, of the gated delta rule.
+    LinearDelta,
     /// The time of a training step.
     Train,
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor as Candle};
 use half::{bf16, f16};
-use regard::{Attention, Causal, Element, Tensor};
+use regard::{Attention, Causal, Element, LinearAttention, LinearInputs, Tensor, UpdateRule};
 use regard_nn::train::{AdamW, TrainConfig};
 use regard_nn::{Llama, LlamaConfig, Params};
 
@@ -54,6 +54,9 @@ impl Work {
     pub(super) fn new(case: &Case) -> Result<Self, Box<dyn Error>> {
         match (case.kind, case.dtype) {
             (Kind::Train, _) => Self::training(case),
+            (Kind::Linear | Kind::LinearDelta, Dtype::F32) => Self::linear::<f32>(case),
+            (Kind::Linear | Kind::LinearDelta, Dtype::Bf16) => Self::linear::<bf16>(case),
+            (Kind::Linear | Kind::LinearDelta, Dtype::F16) => Self::linear::<f16>(case),
             (_, Dtype::F32) => Self::attention::<f32>(case),
             (_, Dtype::Bf16) => Self::attention::<bf16>(case),
             (_, Dtype::F16) => Self::attention::<f16>(case),
@@ -78,6 +81,22 @@ impl Work {
         Ok(Self { run: Box::new(run), flops, bytes, tokens: None })
     }
 
+    fn linear<T: Element>(case: &Case) -> Result<Self, Box<dyn Error>> {
+        let Inputs { q, k, v, .. } = Inputs::<T>::new(case)?;
+        let [batch, _, heads, _, len, dim] = case.sizes;
+        // Keys of about length 1, as a delta rule needs; decays of e^−0.1 or so.
+        let shorter = |x: &T| T::from_f32(x.to_f32() / (dim as f32).sqrt());
+        let k = Tensor::from_vec(k.data().iter().map(shorter).collect(), k.shape())?;
+        let (mut decay, mut beta) = (random::<f32>(5, [batch, heads, len, 1])?, random::<f32>(6, [batch, heads, len, 1])?);
+        decay.data_mut().iter_mut().for_each(|x| *x = -0.1 * x.abs());
+        beta.data_mut().iter_mut().for_each(|x| *x = x.abs().min(1.0));
+        let rule = if case.kind == Kind::Linear { UpdateRule::Gated } else { UpdateRule::GatedDelta };
+        let attention = LinearAttention::new(rule);
+        let flops = Some(attention.plan(gated(rule, [&q, &k, &v], [&decay, &beta]))?.flops());
+        let run = move || Ok(drop(black_box(attention.forward(gated(rule, [&q, &k, &v], [&decay, &beta]))?)));
+        Ok(Self { run: Box::new(run), flops, bytes: None, tokens: None })
+    }
+
     fn training(case: &Case) -> Result<Self, Box<dyn Error>> {
         let mut training = Training::new(case)?;
         let tokens = Some(training.tokens.elem_count());
@@ -90,6 +109,16 @@ impl Work {
         (0..calls).try_for_each(|_| (self.run)())?;
         Ok(began.elapsed().as_secs_f64())
     }
+}
+
+/// Queries, keys and values with the gates that a rule has.
+fn gated<'a, T: Element>(
+    rule: UpdateRule,
+    [q, k, v]: [&'a Tensor<T>; 3],
+    [decay, beta]: [&'a Tensor<f32>; 2],
+) -> LinearInputs<'a, T> {
+    let inputs = LinearInputs::new(q.view(), k.view(), v.view()).decay(decay.view());
+    if rule.corrects() { inputs.beta(beta.view()) } else { inputs }
 }
 
 /// A model, its optimiser and a batch.
