@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Every exponent is a sum of logarithms of decays over an interval of tokens, so it is at most 0 and nothing overflows, however
-//! strong the decay. Fewer than [`RECURRENT`] tokens are taken one by one. A chunk's arithmetic depends on its tokens and the state
+//! strong the decay. Fewer than 8 tokens are taken one by one. A chunk's arithmetic depends on its tokens and the state
 //! before it only: the same bits whatever the threads and the batch, and for a prompt that is cut at multiples of the chunk.
 //!
 //! Source: Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", §3, whose triangular

@@ -13,13 +13,13 @@
 //!
 //! A factor that is decayed since the beginning of an interval adds to `dG`, one that is decayed until its end takes away.
 //!
-//! Source: Yang et al. 2023, "Gated Linear Attention Transformers", appendix C, for `dG`; the rest is the chain rule.
+//! Source: Yang et al. 2023, "Gated Linear Attention Transformers", whose appendix derives `dG`; the rest is the chain rule.
 
 use regard_core::{Element, Feature, View, ViewMut};
 
 use super::chunk::{Chunk, Load};
 use super::forward::share;
-use super::output::{Head, share as share_of};
+use super::output::{Head, reciprocal};
 use super::solve::solve_backward;
 use super::{CHUNK, Left, Linear, Sizes, add_times, dot, product, room, times, triangular};
 use crate::block::ranges;
@@ -231,7 +231,7 @@ impl Back {
             row[dim..].fill(0.0);
             up.d_out.row_into(head.0, head.1, l, row);
             let out = &self.head.out[if p.normalised { t * wp..(t + 1) * wp } else { 0..0 }];
-            let factor = if p.normalised { share_of(out[dim]) } else { p.scale };
+            let factor = if p.normalised { reciprocal(out[dim]) } else { p.scale };
             row[..dim].iter_mut().for_each(|x| *x *= factor);
             if p.normalised {
                 row[dim] = -factor * dot(&row[..dim], &out[..dim]);

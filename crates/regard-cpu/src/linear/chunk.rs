@@ -24,7 +24,7 @@ pub(super) struct Chunk {
     pub(super) e: Vec<f32>,
     /// What is written, `[n, wp]`.
     pub(super) u: Vec<f32>,
-    /// `−M` of a delta rule, `[n, stride]`.
+    /// `−M` of a delta rule below the diagonal, `[n, stride]`; the rest is not read.
     pub(super) m: Vec<f32>,
     /// What is added to the state, unless by a delta rule, `[d, wp]`.
     sum: Vec<f32>,
@@ -107,7 +107,6 @@ impl<T: Element> Task for Load<'_, '_, T> {
             c.decays.between(v, size, &c.k, (&c.k, &c.k_t), &mut c.scratch, m);
             for (t, row) in m.chunks_exact_mut(stride).enumerate() {
                 row[..t].iter_mut().for_each(|x| *x = -*x);
-                row[t] = 0.0;
             }
             room(&mut c.u, n * wp);
         } else {
@@ -150,16 +149,15 @@ impl Chunk {
         }
     }
 
-    /// The decays of token `t` of a chunk that is taken one by one: `[d]`, or none.
+    /// The decays of token `t` of a chunk that is taken one by one, `[dp]`; says whether there are any.
     #[inline(always)]
-    pub(super) fn decay<V: Vector>(&self, v: V, t: usize, size: Sizes, to: &mut [f32]) -> bool {
+    pub(super) fn decay<V: Vector>(&self, v: V, t: usize, to: &mut [f32]) -> bool {
         let width = self.logs.len() / self.len();
         match &self.logs[t * width..][..width] {
             [] => return false,
             [one] => to.fill(*one as f32),
             each => to.iter_mut().zip(each).for_each(|(to, g)| *to = *g as f32),
         }
-        debug_assert_eq!(to.len(), size.dp);
         exps(v, to);
         true
     }

@@ -33,7 +33,7 @@ impl<T: Element> Task for Outputs<'_, '_, '_, T> {
             };
             let first = to.rows().start;
             for (t, row) in rows.chunks_exact_mut(wp.max(1)).enumerate() {
-                let factor = if p.normalised { share(row[p.shape.value_dim]) } else { p.scale };
+                let factor = if p.normalised { reciprocal(row[p.shape.value_dim]) } else { p.scale };
                 row.iter_mut().for_each(|o| *o *= factor);
                 to.write(first + t, row);
             }
@@ -43,7 +43,7 @@ impl<T: Element> Task for Outputs<'_, '_, '_, T> {
 
 /// What an output is multiplied by, where `weight` is the sum of its weights: a query that sees nothing gives zeros.
 #[inline(always)]
-pub(super) fn share(weight: f32) -> f32 {
+pub(super) fn reciprocal(weight: f32) -> f32 {
     if weight == 0.0 { 0.0 } else { 1.0 / weight }
 }
 

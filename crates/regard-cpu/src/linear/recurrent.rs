@@ -24,12 +24,11 @@ impl<T: Element> Task for Recur<'_, '_, T> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         let Recur { p, chunk: c, head, state } = self;
-        let (n, group, size) = (c.len(), p.shape.group(), p.sizes(V::LANES));
-        let Sizes { d, dp, wp, .. } = size;
+        let (n, group, Sizes { d, dp, wp, .. }) = (c.len(), p.shape.group(), p.sizes(V::LANES));
         let (mut decay, mut queries) = (vec![0.0; dp], Vec::new());
         let mut out = std::mem::take(&mut c.out);
         for t in 0..n {
-            if c.decay(v, t, size, &mut decay) {
+            if c.decay(v, t, &mut decay) {
                 for (row, decay) in state.chunks_exact_mut(wp.max(1)).zip(&decay) {
                     row.iter_mut().for_each(|s| *s *= decay);
                 }

@@ -11,7 +11,7 @@ use crate::simd::Vector;
 /// Tokens that are solved one by one; what came before them is one product.
 const STEP: usize = 16;
 
-/// `m` is `−M`, `[n, stride]`; `e` holds `r` and receives `e`, `[n, wp]`; `u` receives `u`.
+/// `m` is `−M` below the diagonal, `[n, stride]`; `e` holds `r` and receives `e`, `[n, wp]`; `u` receives `u`.
 #[inline(always)]
 pub(super) fn solve<V: Vector>(v: V, (m, stride): (&[f32], usize), beta: &[f32], size: Sizes, e: &mut [f32], u: &mut [f32]) {
     let (n, wp) = (beta.len(), size.wp);
