@@ -1,33 +1,52 @@
-"""PyTorch as a peer of `regard bench`: reads one JSON line after another, answers each with one.
+"""PyTorch as a peer of `regard bench`.
 
     regard bench --peer "python3 benches/peers/pytorch.py"
 """
-
-import json
-import sys
-import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import masks
+from protocol import Unsupported, Work, serve
+
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
 
 def attention(case):
     batch, q_heads, kv_heads, q_len, kv_len, dim = case["sizes"]
-    backward = case["kind"] == "backward"
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[case["dtype"]]
-    make = lambda *shape: torch.randn(*shape).to(dtype).requires_grad_(backward)
+    backward = "backward" in case["kind"]
+    gqa = q_heads != kv_heads
+    make = lambda *shape: torch.randn(*shape).to(DTYPES[case["dtype"]]).requires_grad_(backward)
+    if case["lengths"]:
+        sequences = [(make(1, q_heads, q_len, dim), make(1, kv_heads, n, dim), make(1, kv_heads, n, dim)) for n in case["lengths"]]
+        forward = lambda: [F.scaled_dot_product_attention(q, k, v, enable_gqa=gqa) for q, k, v in sequences]
+        return Work(torch.inference_mode()(forward), "one sequence after another")
     q, k, v = make(batch, q_heads, q_len, dim), make(batch, kv_heads, kv_len, dim), make(batch, kv_heads, kv_len, dim)
-    d_out = torch.randn(batch, q_heads, q_len, dim).to(dtype)
+    d_out = torch.randn(batch, q_heads, q_len, dim).to(q.dtype) if backward else None
+    mask, note = None, "contiguous keys" if case["page"] else None
+    if case["documents"] and not backward:
+        parts = list(zip(*(x.split(case["documents"], dim=2) for x in (q, k, v))))
+        forward = lambda: [F.scaled_dot_product_attention(*part, is_causal=case["causal"], enable_gqa=gqa) for part in parts]
+        return Work(torch.inference_mode()(forward), "one document after another")
+    if case["window"] or case["blocks"] or case["documents"]:
+        if q_len > 1 << 16:
+            raise Unsupported("no window, and a dense mask of this length does not fit")
+        mask, note = torch.from_numpy(masks.dense(case)), "dense mask"
+    causal = case["causal"] and mask is None
+    if causal and q_len != kv_len:
+        raise Unsupported("its causal mask aligns the first positions")
 
     def forward():
-        return F.scaled_dot_product_attention(q, k, v, is_causal=case["causal"], enable_gqa=q_heads != kv_heads)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=gqa)
 
     def both():
         q.grad = k.grad = v.grad = None
-        forward().backward(d_out)
+        out = forward()
+        out.backward(d_out)
+        return out, q.grad, k.grad, v.grad
 
-    return both if backward else torch.inference_mode()(forward)
+    return Work(both if backward else torch.inference_mode()(lambda: [forward()]), note)
 
 
 class Block(nn.Module):
@@ -92,27 +111,9 @@ def training(case):
     return step
 
 
-def main():
-    work = None
-    for line in sys.stdin:
-        message = json.loads(line)
-        try:
-            if "hello" in message:
-                torch.set_num_threads(message["hello"]["threads"])
-                answer = {"name": f"PyTorch {torch.__version__}"}
-            elif "case" in message:
-                torch.manual_seed(1)
-                case = message["case"]
-                work = training(case) if case["kind"] == "train" else attention(case)
-                answer = {"ready": True}
-            else:
-                began = time.perf_counter()
-                for _ in range(message["run"]):
-                    work()
-                answer = {"seconds": time.perf_counter() - began}
-        except Exception as error:  # told to regard, which ends the run
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+def prepare(case):
+    torch.manual_seed(1)
+    return Work(training(case)) if case["kind"] == "train" else attention(case)
 
 
-main()
+serve(f"PyTorch {torch.__version__}", prepare, torch.set_num_threads)

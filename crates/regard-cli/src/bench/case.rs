@@ -24,6 +24,22 @@ pub(super) enum Kind {
     Train,
 }
 
+impl Kind {
+    /// Of the same passes, their memory; none of training.
+    pub(super) fn memory(self) -> Option<Kind> {
+        match self {
+            Kind::Forward | Kind::Memory => Some(Kind::Memory),
+            Kind::Backward | Kind::MemoryBackward => Some(Kind::MemoryBackward),
+            Kind::Train => None,
+        }
+    }
+
+    /// Whether there is a backward pass.
+    pub(super) fn backward(self) -> bool {
+        matches!(self, Kind::Backward | Kind::MemoryBackward)
+    }
+}
+
 /// The number type of queries, keys and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,7 +50,7 @@ pub(super) enum Dtype {
     F16,
 }
 
-/// One case; see `cases.toml`.
+/// One case; `cases.toml` says what the fields mean.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
@@ -45,8 +61,27 @@ pub(super) struct Case {
     pub(super) dtype: Dtype,
     #[serde(default)]
     pub(super) causal: bool,
+    pub(super) window: Option<u32>,
+    pub(super) documents: Option<Vec<u32>>,
+    pub(super) blocks: Option<BigBird>,
+    pub(super) page: Option<usize>,
+    pub(super) lengths: Option<Vec<usize>>,
+    pub(super) threads: Option<usize>,
     #[serde(default)]
+    pub(super) slow: bool,
     pub(super) versus: Option<String>,
+}
+
+/// Blocks of positions that see their neighbours, the first ones, and some at random.
+///
+/// Source: Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", §2.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BigBird {
+    pub(super) size: usize,
+    pub(super) window: usize,
+    pub(super) global: usize,
+    pub(super) random: usize,
 }
 
 #[derive(Deserialize)]

@@ -4,15 +4,17 @@ use std::error::Error;
 use std::fs;
 use std::process::Command;
 
-use regard::{Attention, Causal, Output, Tensor};
+use half::{bf16, f16};
+use regard::{Attention, Element, Mask, Output, Tensor};
 
-use super::case::{Case, Kind};
-use super::work::Inputs;
+use super::case::{Case, Dtype};
+use super::inputs::Inputs;
+use super::pattern::Masked;
 
 /// [`growth`] of a case in a process of its own: memory that earlier cases gave back to the allocator would hide it.
 pub(super) fn growth_alone(case: &Case, threads: usize) -> Result<u64, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["bench", "--alone", "--case", &case.name, "--threads", &threads.to_string()]);
+    command.args(["bench", "attention", "--alone", "--case", &case.name, "--threads", &threads.to_string()]);
     let output = command.output()?;
     let answer = String::from_utf8_lossy(&output.stdout);
     answer.trim().parse().map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned().into())
@@ -20,24 +22,44 @@ pub(super) fn growth_alone(case: &Case, threads: usize) -> Result<u64, Box<dyn E
 
 /// Bytes that a pass adds to the resident memory at its peak, beyond its inputs and outputs.
 pub(super) fn growth(case: &Case) -> Result<u64, Box<dyn Error>> {
-    let inputs = Inputs::<f32>::new(case)?;
-    let attention = Attention::new().mask(case.causal.then_some(Causal::LowerRight));
-    let plan = attention.plan(inputs.q.view(), (inputs.k.view(), inputs.v.view()))?;
-    let [batch, heads, len, _] = plan.shape().out();
-    let mut output = Output { out: touched(plan.shape().out())?, lse: touched([batch, heads, len, 1])? };
-    if case.kind == Kind::Memory {
-        return during(|| Ok(plan.forward_into(output.out.view_mut(), output.lse.view_mut())?));
+    match case.dtype {
+        Dtype::F32 => case.masked(Grown(case, Inputs::<f32>::new(case)?)),
+        Dtype::Bf16 => case.masked(Grown(case, Inputs::<bf16>::new(case)?)),
+        Dtype::F16 => case.masked(Grown(case, Inputs::<f16>::new(case)?)),
     }
-    plan.forward_into(output.out.view_mut(), output.lse.view_mut())?;
-    let before = during(|| plan.backward(&output, inputs.d_out.view()).map(drop).map_err(Into::into))?;
-    let gradients = [&inputs.q, &inputs.k, &inputs.v].iter().map(|x| 4 * x.data().len() as u64).sum();
-    Ok(before.saturating_sub(gradients))
 }
 
-/// Zeros whose pages the machine has already given.
-fn touched(shape: [usize; 4]) -> Result<Tensor<f32>, regard::Error> {
+struct Grown<'a, T>(&'a Case, Inputs<T>);
+
+impl<T: Element> Masked for Grown<'_, T> {
+    type Out = u64;
+
+    fn with<M: Mask + Send + 'static>(self, mask: M) -> Result<u64, Box<dyn Error>> {
+        let Grown(case, inputs) = self;
+        let attention = Attention::new().mask(mask);
+        inputs.with_kv(|kv| {
+            let plan = attention.plan(inputs.q.view(), kv)?;
+            let [batch, heads, len, _] = plan.shape().out();
+            let mut output = Output { out: touched(plan.shape().out())?, lse: touched([batch, heads, len, 1])? };
+            if !case.kind.backward() {
+                return during(|| Ok(plan.forward_into(output.out.view_mut(), output.lse.view_mut())?));
+            }
+            plan.forward_into(output.out.view_mut(), output.lse.view_mut())?;
+            let mut gradients = 0;
+            let grown = during(|| {
+                let grads = plan.backward(&output, inputs.d_out.view())?;
+                gradients = [grads.dq, grads.dk, grads.dv].iter().map(|x| size_of_val(x.data()) as u64).sum();
+                Ok(())
+            })?;
+            Ok(grown.saturating_sub(gradients))
+        })
+    }
+}
+
+/// An array whose pages the machine has already given.
+fn touched<T: Element>(shape: [usize; 4]) -> Result<Tensor<T>, regard::Error> {
     let mut tensor = Tensor::zeros(shape)?;
-    tensor.data_mut().fill(1.0);
+    tensor.data_mut().fill(T::from_f32(1.0));
     Ok(tensor)
 }
 

@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!   → {"hello": {"threads": 2}}        ← {"name": "PyTorch 2.15"}
-//!   → {"case": {…}}                    ← {"ready": true}         or {"error": "…"}
+//!   → {"case": {…}}                    ← {"ready": true, "note": "dense mask"}
 //!   → {"run": 3}                       ← {"seconds": 0.21}       of three calls
+//!   → {"memory": {}}                   ← {"bytes": 4096}         peak growth of one call, beyond inputs and outputs
 //! ```
+//!
+//! A note, where there is one, says how the case is expressed. A peer that cannot express it answers `{"unsupported": "why"}`, and the
+//! run goes on without it; `{"error": "…"}` ends the run.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -13,6 +17,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde_json::{Value, json};
 
 use super::case::Case;
+
+/// An answer, or why the peer has none.
+pub(super) type Supported<T> = Result<T, String>;
 
 pub(super) struct Peer {
     child: Child,
@@ -39,15 +46,26 @@ impl Peer {
         self.name.clone()
     }
 
-    /// Makes the inputs of a case.
-    pub(super) fn prepare(&mut self, case: &Case) -> Result<(), Box<dyn Error>> {
-        self.ask(&json!({ "case": case })).map(drop)
+    /// Makes the inputs of a case; the peer's note, if any.
+    pub(super) fn prepare(&mut self, case: &Case) -> Result<Supported<Option<String>>, Box<dyn Error>> {
+        let answer = self.ask(&json!({ "case": case }))?;
+        Ok(supported(&answer).map(|()| answer["note"].as_str().map(str::to_owned)))
     }
 
     /// The time of some calls of the case.
     pub(super) fn seconds(&mut self, calls: u32) -> Result<f64, Box<dyn Error>> {
         let answer = self.ask(&json!({ "run": calls }))?;
         answer["seconds"].as_f64().ok_or_else(|| format!("the peer answered {answer} and not its seconds").into())
+    }
+
+    /// Bytes that one call of the case adds to resident memory at its peak, beyond its inputs and outputs.
+    pub(super) fn memory(&mut self) -> Result<Supported<u64>, Box<dyn Error>> {
+        let answer = self.ask(&json!({ "memory": {} }))?;
+        match (supported(&answer), answer["bytes"].as_u64()) {
+            (Err(reason), _) => Ok(Err(reason)),
+            (Ok(()), Some(bytes)) => Ok(Ok(bytes)),
+            (Ok(()), None) => Err(format!("the peer answered {answer} and not its bytes").into()),
+        }
     }
 
     fn ask(&mut self, question: &Value) -> Result<Value, Box<dyn Error>> {
@@ -63,6 +81,10 @@ impl Peer {
             None => Ok(answer),
         }
     }
+}
+
+fn supported(answer: &Value) -> Supported<()> {
+    answer["unsupported"].as_str().map_or(Ok(()), |reason| Err(reason.to_owned()))
 }
 
 impl Drop for Peer {

@@ -5,17 +5,33 @@ use std::error::Error;
 use serde_json::{Value, json};
 
 use super::case::Case;
+use super::peer::Supported;
+use super::work::Load;
 
 /// What came of a case: a time for each sample, and of the other side, taken right after it.
 #[derive(Default)]
-pub(super) struct Measured {
+pub(super) struct Times {
     pub(super) seconds: Vec<f64>,
     pub(super) other_seconds: Vec<f64>,
-    pub(super) flops: Option<u64>,
-    pub(super) bytes_moved: Option<u64>,
+    /// The peer's note or its refusal, where it was asked.
+    pub(super) ready: Option<Supported<Option<String>>>,
+    pub(super) load: Option<Load>,
     pub(super) tokens: Option<usize>,
-    /// Of a case that measures memory.
-    pub(super) bytes: Option<u64>,
+}
+
+impl Times {
+    /// Pair by pair, the other's time over regard's, ascending.
+    fn ratios(&self) -> Vec<f64> {
+        let mut all: Vec<f64> = self.seconds.iter().zip(&self.other_seconds).map(|(mine, other)| other / mine).collect();
+        all.sort_by(f64::total_cmp);
+        all
+    }
+}
+
+/// Bytes by which the peak of resident memory grew, and the peer's.
+pub(super) struct Grown {
+    pub(super) bytes: u64,
+    pub(super) other: Option<Supported<u64>>,
 }
 
 /// Prints a case as soon as it is done, or all of them at the end in JSON.
@@ -27,73 +43,101 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(threads: usize, peer: Option<String>, json: bool) -> Self {
-        let kernel = regard::kernels()[0];
         if !json {
-            println!("{threads} threads, kernel {}, against {}", named_or(kernel), peer.as_deref().unwrap_or("nothing"));
-            println!("{:<24}{:>12}{:>20}{:>12}   other's time / regard's", "case", "regard ms", "rate", "other ms");
+            println!("{threads} threads, kernel {}, against {}", kernel(), peer.as_deref().unwrap_or("nothing"));
+            println!("{:<26}{:>12}{:>20}{:>12}   other's time / regard's", "case", "regard ms", "rate", "other ms");
         }
         Self { threads, peer, json: json.then(Vec::new) }
     }
 
-    pub(super) fn add(&mut self, case: &Case, measured: Measured) {
+    pub(super) fn add_times(&mut self, case: &Case, times: Times) {
         match &mut self.json {
-            Some(all) => all.push(object(case, &measured)),
-            None => println!("{}", line(case, &measured)),
+            Some(all) => all.push(times_object(case, &times)),
+            None => println!("{}", times_line(case, &times)),
+        }
+    }
+
+    pub(super) fn add_memory(&mut self, case: &Case, grown: Grown) {
+        match &mut self.json {
+            Some(all) => all.push(memory_object(case, &grown)),
+            None => println!("{}", memory_line(case, &grown)),
         }
     }
 
     pub(super) fn finish(self) -> Result<(), Box<dyn Error>> {
         if let Some(cases) = self.json {
-            let kernel = named_or(regard::kernels()[0]);
-            println!("{:#}", json!({ "threads": self.threads, "kernel": kernel, "peer": self.peer, "cases": cases }));
+            println!("{:#}", json!({ "threads": self.threads, "kernel": kernel(), "peer": self.peer, "cases": cases }));
         }
         Ok(())
     }
 }
 
-fn named_or(best: &str) -> String {
-    std::env::var("REGARD_KERNEL").unwrap_or_else(|_| best.to_owned())
+/// The kernel of this process.
+fn kernel() -> String {
+    std::env::var("REGARD_KERNEL").unwrap_or_else(|_| regard::kernels()[0].to_owned())
 }
 
-fn line(case: &Case, m: &Measured) -> String {
-    if let Some(bytes) = m.bytes {
-        return format!("{:<24}{:>12}{:>16.1} MiB", case.name, "", bytes as f64 / f64::from(1 << 20));
-    }
-    let time = median(&m.seconds);
-    let (rate, unit) = rate(m, time);
-    let ratios = ratios(m);
-    let other = match ratios.as_slice() {
-        [] => String::new(),
-        all => {
-            let to = case.versus.as_deref().map_or(String::new(), |name| format!("   other: {name}"));
+fn times_line(case: &Case, times: &Times) -> String {
+    let time = median(&times.seconds);
+    let (rate, unit) = rate(case, times, time);
+    let ratios = times.ratios();
+    let other = match (ratios.as_slice(), &times.ready) {
+        ([], Some(Err(reason))) => format!("{:>12}   unsupported: {reason}", "–"),
+        ([], _) => String::new(),
+        (all, ready) => {
+            let note = ready.as_ref().and_then(|ready| ready.as_ref().ok()?.clone());
+            let to = case.versus.as_ref().map(|name| format!("other: {name}")).or(note);
+            let to = to.map_or(String::new(), |to| format!("   {to}"));
             let (low, high) = (all[0], all[all.len() - 1]);
-            format!("{:>12.3}   {:.2} ({low:.2} to {high:.2}){to}", 1e3 * median(&m.other_seconds), median(all))
+            format!("{:>12.3}   {:.2} ({low:.2} to {high:.2}){to}", 1e3 * median(&times.other_seconds), median(all))
         }
     };
-    format!("{:<24}{:>12.3}{rate:>11.1} {unit:<8}{other}", case.name, 1e3 * time)
+    format!("{:<26}{:>12.3}{rate:>11.1} {unit:<8}{other}", case.name, 1e3 * time)
+}
+
+fn memory_line(case: &Case, grown: &Grown) -> String {
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let other = match &grown.other {
+        None => String::new(),
+        Some(Ok(bytes)) => format!("{:>12}", mib(*bytes)),
+        Some(Err(reason)) => format!("{:>12}   unsupported: {reason}", "–"),
+    };
+    format!("{:<26}{:>12}{:>20}{other}", case.name, "", mib(grown.bytes))
 }
 
 /// What bounds the case, per second.
-fn rate(m: &Measured, time: f64) -> (f64, &'static str) {
-    match (m.tokens, m.bytes_moved, m.flops) {
-        (Some(tokens), _, _) => (tokens as f64 / time, "tokens/s"),
-        (_, Some(bytes), _) => (bytes as f64 / time / 1e9, "GB/s"),
-        (_, _, flops) => (flops.unwrap_or(0) as f64 / time / 1e9, "GFLOP/s"),
+fn rate(case: &Case, times: &Times, time: f64) -> (f64, &'static str) {
+    let decode = case.sizes[3] == 1 && !case.kind.backward();
+    match (times.tokens, times.load) {
+        (Some(tokens), _) => (tokens as f64 / time, "tokens/s"),
+        (_, Some(load)) if decode => (load.bytes as f64 / time / 1e9, "GB/s"),
+        (_, load) => (load.map_or(0, |load| load.flops) as f64 / time / 1e9, "GFLOP/s"),
     }
 }
 
-/// Pair by pair, the other's time over regard's, ascending.
-fn ratios(m: &Measured) -> Vec<f64> {
-    let mut all: Vec<f64> = m.seconds.iter().zip(&m.other_seconds).map(|(mine, other)| other / mine).collect();
-    all.sort_by(f64::total_cmp);
-    all
-}
-
-fn object(case: &Case, m: &Measured) -> Value {
+fn times_object(case: &Case, times: &Times) -> Value {
+    let (note, unsupported) = match &times.ready {
+        Some(Ok(note)) => (note.clone(), None),
+        Some(Err(reason)) => (None, Some(reason)),
+        None => (None, None),
+    };
     json!({
         "case": case.name, "sizes": case.sizes, "causal": case.causal, "versus": case.versus,
-        "seconds": m.seconds, "other_seconds": m.other_seconds, "ratios": ratios(m),
-        "flops": m.flops, "bytes_moved": m.bytes_moved, "tokens": m.tokens, "bytes_grown": m.bytes,
+        "seconds": times.seconds, "other_seconds": times.other_seconds, "ratios": times.ratios(),
+        "flops": times.load.map(|load| load.flops), "exps": times.load.map(|load| load.exps),
+        "bytes_moved": times.load.map(|load| load.bytes), "tokens": times.tokens, "note": note, "unsupported": unsupported,
+    })
+}
+
+fn memory_object(case: &Case, grown: &Grown) -> Value {
+    let (other, unsupported) = match &grown.other {
+        Some(Ok(bytes)) => (Some(bytes), None),
+        Some(Err(reason)) => (None, Some(reason)),
+        None => (None, None),
+    };
+    json!({
+        "case": case.name, "sizes": case.sizes, "causal": case.causal,
+        "bytes_grown": grown.bytes, "other_bytes_grown": other, "unsupported": unsupported,
     })
 }
 

@@ -15,19 +15,19 @@ fn cases_can_be_listed_and_chosen() {
 
 #[test]
 fn a_case_is_measured() {
-    let output = regard().args(["bench", "--case", "decode", "--runs", "2", "--json", "--threads", "1"]).output().unwrap();
+    let output = regard().args(["bench", "--case", "bf16-512", "--runs", "2", "--json", "--threads", "1"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["threads"], &report["peer"]), (&1.into(), &Value::Null));
     let case = &report["cases"][0];
-    assert_eq!((&case["case"], case["seconds"].as_array().unwrap().len()), (&"decode-gqa".into(), 2));
+    assert_eq!((&case["case"], case["seconds"].as_array().unwrap().len()), (&"bf16-512-d64-causal".into(), 2));
     assert!(case["seconds"][0].as_f64().unwrap() > 0.0);
 }
 
 #[test]
 fn a_peer_that_does_not_answer_is_an_error() {
     let refuse = |peer: &str| {
-        let output = regard().args(["bench", "--case", "decode", "--runs", "1", "--peer", peer]).output().unwrap();
+        let output = regard().args(["bench", "--case", "bf16-512", "--runs", "1", "--peer", peer]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         stderr(&output)
     };
@@ -35,4 +35,62 @@ fn a_peer_that_does_not_answer_is_an_error() {
     assert!(refuse("cat").contains("and not its seconds"), "an echo");
     assert!(refuse("true").contains("the peer"), "one that ends at once");
     assert!(refuse("").contains("the peer's command is empty"));
+}
+
+/// A peer of a few lines of shell: it answers one line after another, whatever it is asked.
+#[cfg(unix)]
+fn peer(answers: &[&str]) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("peer.sh");
+    let lines: String = answers.iter().map(|answer| format!("read -r line; echo '{answer}'\n")).collect();
+    std::fs::write(&path, lines + "while read -r line; do echo '{\"seconds\": 0.5}'; done\n").unwrap();
+    let command = format!("sh {}", path.display());
+    (dir, command)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_peer_that_refuses_a_case_leaves_a_dash_and_the_run_goes_on() {
+    let (_dir, refusing) =
+        peer(&[r#"{"name": "Shy 1.0"}"#, r#"{"unsupported": "no causal mask"}"#, r#"{"ready": true, "note": "dense mask"}"#]);
+    let bench = |extra: &[&str]| {
+        let cases = ["bench", "attention", "--case", "bf16-512", "--threads", "1", "--runs", "1", "--peer", &refusing];
+        let output = regard().args(cases).args(extra).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = bench(&[]);
+    assert!(table.contains("against Shy 1.0") && table.contains("–   unsupported: no causal mask"), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("bf16-512-d128-causal") && line.ends_with("   dense mask")), "{table}");
+    let json: Value = serde_json::from_str(&bench(&["--json"])).unwrap();
+    let [refused, done] = json["cases"].as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert_eq!((&refused["unsupported"], refused["ratios"].as_array().unwrap().len()), (&"no causal mask".into(), 0));
+    assert_eq!((&done["note"], done["ratios"].as_array().unwrap().len()), (&"dense mask".into(), 1));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_told_side_by_side() {
+    let (_dir, answering) = peer(&[r#"{"name": "Big 2.0"}"#, r#"{"ready": true}"#, r#"{"bytes": 3145728}"#]);
+    // The command starts its peer once for times and once for memory.
+    let arguments = ["bench", "--memory", "--case", "bf16-length-128", "--threads", "1", "--json", "--peer", &answering];
+    let output = regard().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let case = &json["cases"][0];
+    assert_eq!(case["other_bytes_grown"], 3_145_728);
+    assert!(case["bytes_grown"].as_u64().unwrap() < 16 << 20, "{case}");
+}
+
+#[test]
+fn slow_cases_run_when_their_whole_name_is_given() {
+    let list = |arguments: &[&str]| {
+        let output = regard().args(["bench", "attention", "--list"]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(!list(&[]).iter().any(|name| name.contains("1048576")));
+    assert!(!list(&["--case", "window"]).iter().any(|name| name.contains("1048576")));
+    assert!(list(&["--all"]).iter().any(|name| name == "bf16-window-1048576"));
+    assert_eq!(list(&["--case", "bf16-window-1048576"]), ["bf16-window-1048576"]);
+    assert_eq!(list(&["--case", "memory-window-1048576"]), ["memory-window-1048576"]);
 }

@@ -1,0 +1,70 @@
+"""What every peer of `regard bench` shares: one JSON line in, one out. See crates/regard-cli/src/bench/peer.rs."""
+
+import json
+import re
+import sys
+import time
+
+
+class Unsupported(Exception):
+    """A case that the peer cannot express."""
+
+
+class Work:
+    """A case, ready to run. `call` returns its results, which have `nbytes`; `note` says how the case is expressed."""
+
+    def __init__(self, call, note=None):
+        self.call, self.note = call, note
+
+
+def status(field):
+    """A line of /proc/self/status, in bytes."""
+    return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", open("/proc/self/status").read(), re.M)[1])
+
+
+def growth(call):
+    """Bytes by which the peak of resident memory grows in one call, beyond its results."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = status("VmRSS")
+    results = call()
+    return max(status("VmHWM") - before - sum(x.nbytes for x in results), 0)
+
+
+def short(case):
+    """The case on few positions: loads libraries and starts threads, which are no working memory of a call."""
+    batch, q_heads, kv_heads, q_len, _, dim = case["sizes"]
+    sizes = [batch, q_heads, kv_heads, min(q_len, 64), 64, dim]
+    return {**case, "sizes": sizes, "window": None, "documents": None, "blocks": None, "lengths": None}
+
+
+def serve(name, prepare, set_threads):
+    """Answers until the input ends. `prepare` takes a case to its `Work`, or raises `Unsupported`."""
+    work = None
+    threads = None
+    for line in sys.stdin:
+        message = json.loads(line)
+        try:
+            if "hello" in message:
+                threads = message["hello"]["threads"]
+                set_threads(threads)
+                answer = {"name": name}
+            elif "case" in message:
+                case, work = message["case"], None
+                set_threads(case["threads"] or threads)
+                if case["kind"].startswith("memory"):
+                    prepare(short(case)).call()
+                work = prepare(case)
+                answer = {"ready": True, "note": work.note}
+            elif "memory" in message:
+                answer = {"bytes": growth(work.call)}
+            else:
+                began = time.perf_counter()
+                for _ in range(message["run"]):
+                    work.call()
+                answer = {"seconds": time.perf_counter() - began}
+        except Unsupported as reason:
+            answer = {"unsupported": str(reason)}
+        except Exception as error:  # told to regard, which ends the run
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
