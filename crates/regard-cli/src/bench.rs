@@ -8,6 +8,7 @@ mod pattern;
 mod peer;
 mod random;
 mod report;
+mod roofline;
 mod training;
 mod work;
 
@@ -30,12 +31,15 @@ pub(crate) struct Bench {
 enum What {
     /// Measure attention and training, beside a peer in alternating runs
     Attention(attention::Options),
+    /// Measure this machine's rates of multiply-adds, exponentials and reading
+    Roofline(roofline::Options),
 }
 
 impl Bench {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
         match self.what.unwrap_or(What::Attention(self.attention)) {
             What::Attention(options) => options.execute(),
+            What::Roofline(options) => options.execute(),
         }
     }
 }
@@ -49,12 +53,16 @@ struct Threads {
 }
 
 impl Threads {
+    fn count(&self) -> Result<usize, Box<dyn Error>> {
+        match self.threads {
+            Some(n) => Ok(n as usize),
+            None => Ok(std::thread::available_parallelism().map(NonZeroUsize::get)?),
+        }
+    }
+
     /// Makes the pool that everything runs on.
     fn start(&self) -> Result<usize, Box<dyn Error>> {
-        let threads = match self.threads {
-            Some(n) => n as usize,
-            None => std::thread::available_parallelism().map(NonZeroUsize::get)?,
-        };
+        let threads = self.count()?;
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
         Ok(threads)
     }

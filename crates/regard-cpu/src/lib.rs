@@ -22,6 +22,7 @@ mod gradient_products;
 mod packed;
 pub mod linear;
 mod products;
+mod roofline;
 mod rule;
 mod scatter;
 mod simd;
@@ -32,6 +33,7 @@ pub use backward::{Gradients, Upstream, backward};
 pub use dispatch::Kernel;
 pub use forward::forward;
 pub use gemm::PackedMatrix;
+pub use roofline::{Level, Roofline};
 pub use rule::{Patch, Rule, SlopeRule, TileRule};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use super::case::{Case, Kind};
 use super::memory;
 use super::peer::{Peer, Supported};
 use super::report::{Grown, Report, Times};
+use super::roofline::Roofs;
 use super::work::Work;
 
 /// Measure attention and training, beside a peer in alternating runs.
@@ -69,7 +70,8 @@ impl Options {
         }
         let command = self.peer.as_deref();
         let mut peer = command.map(|command| Peer::start(command, threads)).transpose()?;
-        let mut report = Report::new(threads, peer.as_ref().map(Peer::name), self.json);
+        let roofs = Roofs::of(&chosen, threads)?;
+        let mut report = Report::new(threads, roofs, peer.as_ref().map(Peer::name), self.json);
         for case in &chosen {
             match case.kind {
                 Kind::Memory | Kind::MemoryBackward => report.add_memory(case, grow(case, command, threads)?),

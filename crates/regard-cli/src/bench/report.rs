@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::case::Case;
 use super::peer::Supported;
+use super::roofline::{Floor, Roofs};
 use super::work::Load;
 
 /// What came of a case: a time for each sample, and of the other side, taken right after it.
@@ -37,23 +38,28 @@ pub(super) struct Grown {
 /// Prints a case as soon as it is done, or all of them at the end in JSON.
 pub(super) struct Report {
     threads: usize,
+    roofs: Roofs,
     peer: Option<String>,
     json: Option<Vec<Value>>,
 }
 
 impl Report {
-    pub(super) fn new(threads: usize, peer: Option<String>, json: bool) -> Self {
+    pub(super) fn new(threads: usize, roofs: Roofs, peer: Option<String>, json: bool) -> Self {
         if !json {
             println!("{threads} threads, kernel {}, against {}", kernel(), peer.as_deref().unwrap_or("nothing"));
-            println!("{:<26}{:>12}{:>20}{:>12}   other's time / regard's", "case", "regard ms", "rate", "other ms");
+            println!(
+                "{:<26}{:>12}{:>20}{:>15}{:>12}   other's time / regard's",
+                "case", "regard ms", "rate", "of the floor", "other ms"
+            );
         }
-        Self { threads, peer, json: json.then(Vec::new) }
+        Self { threads, roofs, peer, json: json.then(Vec::new) }
     }
 
     pub(super) fn add_times(&mut self, case: &Case, times: Times) {
+        let floor = times.load.and_then(|load| self.roofs.floor(case, &load, self.threads));
         match &mut self.json {
-            Some(all) => all.push(times_object(case, &times)),
-            None => println!("{}", times_line(case, &times)),
+            Some(all) => all.push(times_object(case, &times, floor)),
+            None => println!("{}", times_line(case, &times, floor)),
         }
     }
 
@@ -66,7 +72,9 @@ impl Report {
 
     pub(super) fn finish(self) -> Result<(), Box<dyn Error>> {
         if let Some(cases) = self.json {
-            println!("{:#}", json!({ "threads": self.threads, "kernel": kernel(), "peer": self.peer, "cases": cases }));
+            let (threads, roofline) = (self.threads, self.roofs.json());
+            let (kernel, peer) = (kernel(), self.peer);
+            println!("{:#}", json!({ "threads": threads, "kernel": kernel, "peer": peer, "roofline": roofline, "cases": cases }));
         }
         Ok(())
     }
@@ -77,8 +85,9 @@ fn kernel() -> String {
     std::env::var("REGARD_KERNEL").unwrap_or_else(|_| regard::kernels()[0].to_owned())
 }
 
-fn times_line(case: &Case, times: &Times) -> String {
+fn times_line(case: &Case, times: &Times, floor: Option<Floor>) -> String {
     let time = median(&times.seconds);
+    let share = floor.map_or(String::new(), |floor| format!("{:.0} % {:<8}", 100.0 * floor.seconds / time, floor.bound));
     let (rate, unit) = rate(case, times, time);
     let ratios = times.ratios();
     let other = match (ratios.as_slice(), &times.ready) {
@@ -92,7 +101,7 @@ fn times_line(case: &Case, times: &Times) -> String {
             format!("{:>12.3}   {:.2} ({low:.2} to {high:.2}){to}", 1e3 * median(&times.other_seconds), median(all))
         }
     };
-    format!("{:<26}{:>12.3}{rate:>11.1} {unit:<8}{other}", case.name, 1e3 * time)
+    format!("{:<26}{:>12.3}{rate:>11.1} {unit:<8}{share:>15}{other}", case.name, 1e3 * time)
 }
 
 fn memory_line(case: &Case, grown: &Grown) -> String {
@@ -102,7 +111,7 @@ fn memory_line(case: &Case, grown: &Grown) -> String {
         Some(Ok(bytes)) => format!("{:>12}", mib(*bytes)),
         Some(Err(reason)) => format!("{:>12}   unsupported: {reason}", "–"),
     };
-    format!("{:<26}{:>12}{:>20}{other}", case.name, "", mib(grown.bytes))
+    format!("{:<26}{:>12}{:>20}{:>15}{other}", case.name, "", mib(grown.bytes), "")
 }
 
 /// What bounds the case, per second.
@@ -115,7 +124,7 @@ fn rate(case: &Case, times: &Times, time: f64) -> (f64, &'static str) {
     }
 }
 
-fn times_object(case: &Case, times: &Times) -> Value {
+fn times_object(case: &Case, times: &Times, floor: Option<Floor>) -> Value {
     let (note, unsupported) = match &times.ready {
         Some(Ok(note)) => (note.clone(), None),
         Some(Err(reason)) => (None, Some(reason)),
@@ -126,6 +135,8 @@ fn times_object(case: &Case, times: &Times) -> Value {
         "seconds": times.seconds, "other_seconds": times.other_seconds, "ratios": times.ratios(),
         "flops": times.load.map(|load| load.flops), "exps": times.load.map(|load| load.exps),
         "bytes_moved": times.load.map(|load| load.bytes), "tokens": times.tokens, "note": note, "unsupported": unsupported,
+        "floor_seconds": floor.map(|floor| floor.seconds), "bound": floor.map(|floor| floor.bound),
+        "share_of_floor": floor.map(|floor| floor.seconds / median(&times.seconds)),
     })
 }
 

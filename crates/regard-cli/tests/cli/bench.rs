@@ -22,6 +22,9 @@ fn a_case_is_measured() {
     let case = &report["cases"][0];
     assert_eq!((&case["case"], case["seconds"].as_array().unwrap().len()), (&"bf16-512-d64-causal".into(), 2));
     assert!(case["seconds"][0].as_f64().unwrap() > 0.0);
+    let share = case["share_of_floor"].as_f64().unwrap();
+    assert!(share > 0.0 && share < 1.2, "{case}");
+    assert_eq!(report["roofline"][0]["threads"], 1);
 }
 
 #[test]
@@ -93,4 +96,16 @@ fn slow_cases_run_when_their_whole_name_is_given() {
     assert!(list(&["--all"]).iter().any(|name| name == "bf16-window-1048576"));
     assert_eq!(list(&["--case", "bf16-window-1048576"]), ["bf16-window-1048576"]);
     assert_eq!(list(&["--case", "memory-window-1048576"]), ["memory-window-1048576"]);
+}
+
+#[test]
+fn the_roofline_is_measured_for_one_thread_and_for_all() {
+    let output = regard().args(["bench", "roofline", "--threads", "2", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let roofs: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let threads: Vec<u64> = roofs.as_array().unwrap().iter().map(|roof| roof["threads"].as_u64().unwrap()).collect();
+    assert_eq!(threads, [1, 2]);
+    for rate in ["/f32_flops", "/bf16_flops", "/exps", "/l2/bytes_per_second", "/l3/bytes_per_second", "/memory"] {
+        assert!(roofs[0].pointer(rate).and_then(Value::as_f64).unwrap() > 1e6, "{rate} of {roofs}");
+    }
 }
