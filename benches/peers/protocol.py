@@ -4,6 +4,9 @@ import json
 import re
 import sys
 import time
+from pathlib import Path
+
+import numpy as np
 
 
 class Unsupported(Exception):
@@ -38,8 +41,19 @@ def short(case):
     return {**case, "sizes": sizes, "window": None, "documents": None, "blocks": None, "lengths": None}
 
 
-def serve(name, prepare, set_threads):
-    """Answers until the input ends. `prepare` takes a case to its `Work`, or raises `Unsupported`."""
+def write_outputs(outputs, case, dir):
+    """Runs `outputs` on the numbers in `dir`, leaves what comes of it there; their names."""
+    batch, heads, _, length, _, dim = case["sizes"]
+    q, k, v = np.fromfile(dir / "inputs.f32", np.float32).reshape(3, batch, heads, length, dim)
+    found = outputs(case, q, k, v)
+    for name, out in found.items():
+        np.asarray(out, np.float32).tofile(dir / f"{name}.f32")
+    return list(found)
+
+
+def serve(name, prepare, set_threads, outputs=None):
+    """Answers until the input ends. `prepare` takes a case to its `Work`, `outputs` a case and its queries, keys and values to f32 arrays
+    by name; both may raise `Unsupported`."""
     work = None
     threads = None
     for line in sys.stdin:
@@ -56,6 +70,10 @@ def serve(name, prepare, set_threads):
                     prepare(short(case)).call()
                 work = prepare(case)
                 answer = {"ready": True, "note": work.note}
+            elif "outputs" in message:
+                if outputs is None:
+                    raise Unsupported("no outputs")
+                answer = {"outputs": write_outputs(outputs, message["outputs"]["case"], Path(message["outputs"]["dir"]))}
             elif "memory" in message:
                 answer = {"bytes": growth(work.call)}
             else:

@@ -2,8 +2,10 @@
 
 mod attention;
 mod case;
+mod chart;
 mod inputs;
 mod memory;
+mod numerics;
 mod pattern;
 mod peer;
 mod random;
@@ -33,6 +35,8 @@ enum What {
     Attention(attention::Options),
     /// Measure this machine's rates of multiply-adds, exponentials and reading
     Roofline(roofline::Options),
+    /// Measure the error of every kernel against f64
+    Numerics(numerics::Options),
 }
 
 impl Bench {
@@ -40,6 +44,7 @@ impl Bench {
         match self.what.unwrap_or(What::Attention(self.attention)) {
             What::Attention(options) => options.execute(),
             What::Roofline(options) => options.execute(),
+            What::Numerics(options) => options.execute(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `regard bench attention`: the cases, one after another, beside a peer in alternating runs.
 
 use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -39,6 +41,9 @@ pub(super) struct Options {
     /// Print one JSON array instead of the table
     #[arg(long)]
     json: bool,
+    /// Draw the ratios to the peer into this file
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    svg: Option<PathBuf>,
     /// Print the names of the cases and stop
     #[arg(long)]
     list: bool,
@@ -77,6 +82,10 @@ impl Options {
                 Kind::Memory | Kind::MemoryBackward => report.add_memory(case, grow(case, command, threads)?),
                 _ => report.add_times(case, measure(case, &all, peer.as_mut(), self.runs)?),
             }
+        }
+        if let Some(path) = &self.svg {
+            let svg = report.chart()?;
+            fs::write(path, svg).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
         report.finish()
     }

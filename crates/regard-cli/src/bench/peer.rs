@@ -5,6 +5,7 @@
 //!   → {"case": {…}}                    ← {"ready": true, "note": "dense mask"}
 //!   → {"run": 3}                       ← {"seconds": 0.21}       of three calls
 //!   → {"memory": {}}                   ← {"bytes": 4096}         peak growth of one call, beyond inputs and outputs
+//!   → {"outputs": {"case": {…}, "dir": "…"}}   ← {"outputs": ["fused"]}   from dir/inputs.f32 to dir/fused.f32
 //! ```
 //!
 //! A note, where there is one, says how the case is expressed. A peer that cannot express it answers `{"unsupported": "why"}`, and the
@@ -12,6 +13,7 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -65,6 +67,19 @@ impl Peer {
             (Err(reason), _) => Ok(Err(reason)),
             (Ok(()), Some(bytes)) => Ok(Ok(bytes)),
             (Ok(()), None) => Err(format!("the peer answered {answer} and not its bytes").into()),
+        }
+    }
+
+    /// Has the peer compute a case, by each of its ways, from `inputs.f32` (queries, keys, values) in `dir`; their names, under which
+    /// it leaves the outputs there.
+    pub(super) fn outputs(&mut self, case: &Case, dir: &Path) -> Result<Supported<Vec<String>>, Box<dyn Error>> {
+        let answer = self.ask(&json!({ "outputs": { "case": case, "dir": dir } }))?;
+        let names =
+            answer["outputs"].as_array().map(|all| all.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect());
+        match (supported(&answer), names) {
+            (Err(reason), _) => Ok(Err(reason)),
+            (Ok(()), Some(names)) => Ok(Ok(names)),
+            (Ok(()), None) => Err(format!("the peer answered {answer} and not its outputs").into()),
         }
     }
 

@@ -21,6 +21,12 @@ impl Random {
         (self.uniform() * n as f32) as usize
     }
 
+    /// Standard normal, by Box and Muller's transform.
+    pub(super) fn normal(&mut self) -> f32 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f32::consts::TAU * self.uniform()).cos()
+    }
+
     /// The sum of four uniform numbers: near enough to normal for arithmetic.
     pub(super) fn tensor<T: Element>(&mut self, shape: [usize; 4]) -> Result<Tensor<T>, regard::Error> {
         let mut normal = || T::from_f32(1.7 * ((0..4).map(|_| self.uniform()).sum::<f32>() - 2.0));

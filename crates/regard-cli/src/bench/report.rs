@@ -5,6 +5,7 @@ use std::error::Error;
 use serde_json::{Value, json};
 
 use super::case::Case;
+use super::chart::{self, Bar};
 use super::peer::Supported;
 use super::roofline::{Floor, Roofs};
 use super::work::Load;
@@ -41,6 +42,8 @@ pub(super) struct Report {
     roofs: Roofs,
     peer: Option<String>,
     json: Option<Vec<Value>>,
+    /// Of the cases that the peer ran.
+    bars: Vec<Bar>,
 }
 
 impl Report {
@@ -52,11 +55,15 @@ impl Report {
                 "case", "regard ms", "rate", "of the floor", "other ms"
             );
         }
-        Self { threads, roofs, peer, json: json.then(Vec::new) }
+        Self { threads, roofs, peer, json: json.then(Vec::new), bars: Vec::new() }
     }
 
     pub(super) fn add_times(&mut self, case: &Case, times: Times) {
         let floor = times.load.and_then(|load| self.roofs.floor(case, &load, self.threads));
+        let ratios = times.ratios();
+        if let (Some(low), Some(high), None) = (ratios.first(), ratios.last(), &case.versus) {
+            self.bars.push(Bar { name: case.name.clone(), low: *low, median: median(&ratios), high: *high });
+        }
         match &mut self.json {
             Some(all) => all.push(times_object(case, &times, floor)),
             None => println!("{}", times_line(case, &times, floor)),
@@ -68,6 +75,12 @@ impl Report {
             Some(all) => all.push(memory_object(case, &grown)),
             None => println!("{}", memory_line(case, &grown)),
         }
+    }
+
+    /// The ratios to the peer, as an SVG.
+    pub(super) fn chart(&self) -> Result<String, Box<dyn Error>> {
+        let peer = self.peer.as_deref().unwrap_or("nothing");
+        chart::draw(&format!("Time of {peer} over that of regard ({} threads, {})", self.threads, kernel()), &self.bars)
     }
 
     pub(super) fn finish(self) -> Result<(), Box<dyn Error>> {

@@ -109,3 +109,41 @@ fn the_roofline_is_measured_for_one_thread_and_for_all() {
         assert!(roofs[0].pointer(rate).and_then(Value::as_f64).unwrap() > 1e6, "{rate} of {roofs}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn ratios_are_drawn() {
+    let (dir, answering) = peer(&[r#"{"name": "Slow <1.0> & more"}"#, r#"{"ready": true}"#, r#"{"seconds": 0.5}"#]);
+    let path = dir.path().join("ratios.svg");
+    let case = ["bench", "--case", "bf16-512-d64", "--threads", "1", "--runs", "2", "--peer", &answering, "--svg"];
+    let output = regard().args(case).arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let svg = std::fs::read_to_string(&path).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    assert!(svg.contains("bf16-512-d64-causal") && svg.contains("Slow &lt;1.0&gt; &amp; more"), "{svg}");
+    assert_eq!(svg.matches('<').count(), svg.matches('>').count());
+    let without = regard().args(["bench", "--svg", "x.svg"]).output().unwrap();
+    assert_eq!(without.status.code(), Some(2), "there are no ratios without a peer");
+}
+
+#[test]
+fn numerics_tell_the_error_of_every_kernel() {
+    let output = regard().args(["bench", "numerics", "--length", "48", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 12);
+    for row in rows {
+        // Half a unit in the last place of an output near 1 is 2⁻²⁵, 2⁻⁹ (bf16), 2⁻¹² (f16); a few of them make an error.
+        let unit = match row["case"].as_str().unwrap().split(' ').next() {
+            Some("f32") => 2f64.powi(-25),
+            Some("bf16") => 2f64.powi(-9),
+            _ => 2f64.powi(-12),
+        };
+        for (kernel, error) in row["kernels"].as_object().unwrap() {
+            let error = error.as_f64().unwrap();
+            assert!(error > unit / 100.0 && error < 8.0 * unit, "{kernel}: {row}");
+        }
+        assert!(row["kernels"]["scalar"].is_f64() && row["ratio"].is_null(), "{row}");
+    }
+}
