@@ -4,6 +4,7 @@ mod attention;
 mod case;
 mod chart;
 mod inputs;
+mod linear;
 mod memory;
 mod numerics;
 mod pattern;

@@ -109,18 +109,18 @@ fn best(work: impl Fn(usize, usize) -> u64 + Sync) -> f64 {
 
 /// The products of bf16 pairs, in operations per second, of factors that stay in the first-level cache.
 fn paired_products(pairs: Pairs) -> f64 {
-    let (m, n, k) = (12, 64, 128);
+    let (m, n, k) = (48, 64, 128);
     let factors = |n: usize| -> Vec<Pair> {
         let number = |i: usize| half::bf16::from_f32((i as f32 * 0.618_034).fract() - 0.5);
         (0..n).map(|i| Pair::new(number(2 * i), number(2 * i + 1))).collect()
     };
     let (a, b) = (factors(m * k), factors(k * n));
     best(|_, _| {
-        let mut c = vec![0.0; m * n];
+        let (session, mut c) = (pairs.open(), vec![0.0; m * n]);
         for _ in 0..16 {
             let (a_row, a_column, b_row, c_row) = (k, 1, n, n);
             let (a, b, c) = (black_box(&a[..]), &b[..], &mut c[..]);
-            pairs.multiply(Product { a, a_row, a_column, b, b_row, c, c_row, m, n, k, add: true, careful: false });
+            session.multiply(Product { a, a_row, a_column, b, b_row, c, c_row, m, n, k, add: true, careful: false });
         }
         black_box(&c);
         (16 * 4 * m * n * k) as u64

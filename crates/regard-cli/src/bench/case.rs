@@ -25,12 +25,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Of the same passes, their memory; none of training.
+    /// Of the same passes, their memory; none of linear attention and training.
     pub(super) fn memory(self) -> Option<Kind> {
         match self {
             Kind::Forward | Kind::Memory => Some(Kind::Memory),
             Kind::Backward | Kind::MemoryBackward => Some(Kind::MemoryBackward),
-            Kind::Train => None,
+            Kind::Linear | Kind::LinearDelta | Kind::Train => None,
         }
     }
 

@@ -10,6 +10,7 @@ use regard::{Attention, Cost, Element, Mask};
 
 use super::case::{Case, Dtype, Kind};
 use super::inputs::Inputs;
+use super::linear;
 use super::pattern::Masked;
 use super::training::Training;
 
@@ -43,7 +44,7 @@ pub(super) struct Work {
     pub(super) tokens: Option<usize>,
 }
 
-type Call = Box<dyn FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send>;
+pub(super) type Call = Box<dyn FnMut() -> Result<(), Box<dyn Error + Send + Sync>> + Send>;
 
 impl Work {
     pub(super) fn new(case: &Case) -> Result<Self, Box<dyn Error>> {
@@ -54,10 +55,13 @@ impl Work {
             let run = move || training.step().map_err(|error| error.to_string().into());
             return Ok(Self { run: Box::new(run), pool, load: None, tokens });
         }
-        let (run, load) = match case.dtype {
-            Dtype::F32 => case.masked(Timed(case, Inputs::<f32>::new(case)?))?,
-            Dtype::Bf16 => case.masked(Timed(case, Inputs::<bf16>::new(case)?))?,
-            Dtype::F16 => case.masked(Timed(case, Inputs::<f16>::new(case)?))?,
+        let (run, load) = match (case.kind, case.dtype) {
+            (Kind::Linear | Kind::LinearDelta, Dtype::F32) => linear::call::<f32>(case)?,
+            (Kind::Linear | Kind::LinearDelta, Dtype::Bf16) => linear::call::<bf16>(case)?,
+            (Kind::Linear | Kind::LinearDelta, Dtype::F16) => linear::call::<f16>(case)?,
+            (_, Dtype::F32) => case.masked(Timed(case, Inputs::<f32>::new(case)?))?,
+            (_, Dtype::Bf16) => case.masked(Timed(case, Inputs::<bf16>::new(case)?))?,
+            (_, Dtype::F16) => case.masked(Timed(case, Inputs::<f16>::new(case)?))?,
         };
         Ok(Self { run, pool, load: Some(load), tokens: None })
     }
