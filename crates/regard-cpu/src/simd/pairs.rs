@@ -136,6 +136,12 @@ mod x86 {
         }
     }
 
+    impl std::fmt::Debug for Pairs {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.name())
+        }
+    }
+
     impl Session {
         /// Computes a product of pairs.
         pub(crate) fn multiply(&self, product: Product<'_, Pair>) {
@@ -223,7 +229,7 @@ pub(crate) use x86::{Dot, Pairs, Session};
 
 /// No other machine has such an instruction.
 #[cfg(not(target_arch = "x86_64"))]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Pairs {}
 
 #[cfg(not(target_arch = "x86_64"))]
