@@ -21,10 +21,11 @@ use crate::{Problem, SPAN, TILE};
 pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut<'_, T>, lse: ViewMut<'_, f32>) {
     let blocks = RowBlock::all(&p.shape, p.kernel.lanes());
     let written = || blocks.iter().map(|b| b.output_rows(&p.shape));
-    let split_keys = splits_keys(&p.shape);
+    let splits_keys = splits_keys(&p.shape);
     let rows: Vec<_> = split(out, written()).into_iter().zip(split(lse, written())).collect();
     let bands = bands(&p.shape, &blocks, rows);
     bands.into_iter().par_bridge().for_each(|(blocks, rows)| {
+        let split_keys = splits_keys(blocks[0].batch);
         let states = attend(p, rule, blocks, split_keys, false);
         for ((block, state), (mut out, mut lse)) in blocks.iter().zip(&states).zip(rows) {
             if !finish(p, block, state, &mut out, &mut lse) {

@@ -7,10 +7,10 @@
 
 use std::ops::Range;
 
-use regard_core::{Element, View};
+use regard_core::{Element, Kv, View};
 
 use crate::block::{RowBlock, Rows, Side, rows};
-use crate::packed::{pair_elements, pair_last_row, pair_rows, view_row};
+use crate::packed::{pair_elements, pair_last_row, pair_rows, row};
 use crate::products::{Query, scores};
 use crate::simd::{Pair, Pairs, Product, Session, Vector};
 use crate::sweep::Sweep;
@@ -193,16 +193,21 @@ pub(crate) struct PairedBlock {
     d_out: Matrix<Pair>,
 }
 
-/// `dim` elements of `rows` rows as pairs of rows. `row` finds a row that lies in one piece, or copies it.
+/// Keys as pairs of rows, `[rows / 2, stride]`; row `i` is that of the head and position `at(i)`.
 #[inline(always)]
-fn rows_in_pairs<'a, T: Element>(rows: usize, stride: usize, view: impl Fn(usize) -> (View<'a, T>, [usize; 3])) -> Matrix<Pair> {
+fn rows_in_pairs<T: Element>(
+    kv: &Kv<'_, T>,
+    rows: usize,
+    stride: usize,
+    at: impl Fn(usize) -> ((usize, usize), usize),
+) -> Matrix<Pair> {
     let (mut one, mut two) = (Vec::new(), Vec::new());
     Matrix::of(rows.div_ceil(2), stride, |j, to| {
-        let (from, at) = view(2 * j);
-        let first = view_row(&from, at, &mut one);
+        let (head, l) = at(2 * j);
+        let first = row(kv, Side::Keys, head, l, &mut one);
         if 2 * j + 1 < rows {
-            let (from, at) = view(2 * j + 1);
-            pair_rows(first, view_row(&from, at, &mut two), to);
+            let (head, l) = at(2 * j + 1);
+            pair_rows(first, row(kv, Side::Keys, head, l, &mut two), to);
         } else {
             pair_last_row(first, to);
         }
@@ -216,21 +221,13 @@ impl Paired {
         let mut copy = Vec::new();
         let mut neighbours = |side, dim| {
             let read = |i: usize, to: &mut [Pair]| {
-                pair_elements(crate::packed::row(&sweep.p.kv, side, head, sweep.keys.start + i, &mut copy), to);
+                pair_elements(row(&sweep.p.kv, side, head, sweep.keys.start + i, &mut copy), to);
             };
             Matrix::of(sweep.keys.len(), pairs.depth(dim), read)
         };
         let (k, v) = (neighbours(Side::Keys, shape.head_dim), neighbours(Side::Values, shape.value_dim));
-        let (mut one, mut two) = (Vec::new(), Vec::new());
-        let k_rows = Matrix::of(sweep.keys.len().div_ceil(2), shape.head_dim.next_multiple_of(V::LANES), |j, to| {
-            let l = sweep.keys.start + 2 * j;
-            let first = crate::packed::row(&sweep.p.kv, Side::Keys, head, l, &mut one);
-            if l + 1 < sweep.keys.end {
-                pair_rows(first, crate::packed::row(&sweep.p.kv, Side::Keys, head, l + 1, &mut two), to);
-            } else {
-                pair_last_row(first, to);
-            }
-        });
+        let (keys, stride) = (sweep.keys.clone(), shape.head_dim.next_multiple_of(V::LANES));
+        let k_rows = rows_in_pairs(&sweep.p.kv, keys.len(), stride, |i| (head, keys.start + i));
         Paired { session: pairs.open(), pairs, k, v, k_rows, careful: sweep.careful }
     }
 
@@ -249,11 +246,12 @@ impl Factors for Paired {
     fn block<T: Element, V: Vector>(&self, _: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> PairedBlock {
         let (rows, width) = (block.rows.len(), block.width);
         let by_row = |from: View<'_, T>| {
-            let row = |i| {
+            let dim = from.shape()[3];
+            let from = Kv::from((from, from)); // read as keys are
+            rows_in_pairs(&from, rows, dim.next_multiple_of(V::LANES), |i| {
                 let (head, q) = head_and_query(sweep, block, i);
-                (from, [block.batch, head, q])
-            };
-            rows_in_pairs(rows, from.shape()[3].next_multiple_of(V::LANES), row)
+                ((block.batch, head), q)
+            })
         };
         let (q_lanes, scale) = Query::paired(self.pairs, block, &sweep.p.q, sweep.p.scale);
         let (d_out_lanes, _) = Query::paired(self.pairs, block, &sweep.d_out, 1.0);

@@ -197,7 +197,7 @@ pub(crate) fn row<'a, T: Element>(
 
 /// A row of an array of bf16: in place where its elements are neighbours, else copied.
 #[inline(always)]
-pub(crate) fn view_row<'a, T: Element>(view: &View<'a, T>, [batch, head, l]: [usize; 3], copy: &'a mut Vec<T>) -> &'a [bf16] {
+fn view_row<'a, T: Element>(view: &View<'a, T>, [batch, head, l]: [usize; 3], copy: &'a mut Vec<T>) -> &'a [bf16] {
     let row = match view.row(batch, head, l) {
         Some(row) => row,
         None => {

@@ -56,8 +56,12 @@ pub fn row_blocks(shape: &Shape) -> usize {
     shape.batch * shape.kv_heads * (shape.group() * shape.q_len).div_ceil(ROWS)
 }
 
-/// Whether the keys of a row block are shared out too, because there are few row blocks. The spans of keys are folded in order
-/// either way, so the bits are the same.
-pub fn splits_keys(shape: &Shape) -> bool {
-    row_blocks(shape) < 2 * rayon::current_num_threads()
+/// Whether the keys of the row blocks of a sequence are shared out too: where one block has more than half of a thread's share of the
+/// work, which is rows by keys. The spans of keys are folded in order either way, so the bits are the same.
+pub fn splits_keys(shape: &Shape) -> impl Fn(usize) -> bool + Sync {
+    let rows = shape.group() * shape.q_len;
+    let of_group = |batch: usize| rows * shape.keys(batch);
+    let all: usize = (0..shape.batch).map(of_group).sum::<usize>() * shape.kv_heads;
+    let share = all / (2 * rayon::current_num_threads());
+    move |batch| rows.min(ROWS) * shape.keys(batch) > share
 }

@@ -103,9 +103,13 @@ impl<'a, T: Element, M: Mask, S: Score> Plan<'a, T, M, S> {
         };
         let (blocks, threads) = (regard_cpu::row_blocks(&self.problem.shape), rayon::current_num_threads());
         let (blocks, of) = (blocks, if blocks == 1 { "block" } else { "blocks" });
-        match regard_cpu::splits_keys(&self.problem.shape) {
-            true => format!("{chosen}; {blocks} {of} of query rows for {threads} threads, so the keys are shared out too"),
-            false => format!("{chosen}; {blocks} {of} of query rows shared out over {threads} threads"),
+        let (batch, splits) = (self.problem.shape.batch, regard_cpu::splits_keys(&self.problem.shape));
+        match (0..batch).filter(|&b| splits(b)).count() {
+            0 => format!("{chosen}; {blocks} {of} of query rows shared out over {threads} threads"),
+            n if n == batch => {
+                format!("{chosen}; {blocks} {of} of query rows for {threads} threads, so the keys are shared out too")
+            }
+            _ => format!("{chosen}; {blocks} {of} of query rows shared out over {threads} threads, and the keys of long sequences"),
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a plan says about itself: its counts against counting pair by pair.
 
 use regard::{
-    Attention, Blockwise, Causal, Cost, Dilated, Either, Fixed, Global, Mask, Padding, RandomKeys, Shape, Strided, Tiles, View,
-    Window,
+    Attention, Blockwise, CacheShape, Causal, Cost, Dilated, Either, Fixed, Global, Kv, KvCache, Mask, Padding, RandomKeys,
+    Sequence, Shape, Strided, Tiles, View, Window,
 };
 use regard_testing::by_ref::ByRef;
 use regard_testing::case::Case;
@@ -126,4 +126,31 @@ fn a_plan_says_why() {
     let attention = Attention::new();
     let plan = attention.plan(x, (x, x)).unwrap();
     assert!(crate::run::kernels().contains(&plan.kernel()) && !plan.why().is_empty());
+}
+
+/// A batch of short sequences and a long one: one thread would still read the long one when all others are done.
+#[test]
+fn a_plan_shares_out_the_keys_of_long_sequences() {
+    let mut cache =
+        KvCache::new(CacheShape { layers: 1, pages: 400, page_size: 16, kv_heads: 1, head_dim: 4, value_dim: 4 }).unwrap();
+    let seqs: Vec<Sequence> = [3, 5000, 7, 1]
+        .into_iter()
+        .map(|len| {
+            let mut seq = cache.sequence();
+            cache.grow(&mut seq, len).unwrap();
+            seq
+        })
+        .collect();
+    let q = [0.5f32; 4 * 4];
+    let (attention, seqs) = (Attention::new(), seqs.iter().collect::<Vec<_>>());
+    let why = |seqs: &[&Sequence]| {
+        let q = View::new(&q[..4 * seqs.len()], [seqs.len(), 1, 1, 4]).unwrap();
+        attention.plan(q, Kv::Paged { cache: &cache, layer: 0, seqs }).unwrap().why()
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(|| {
+        assert!(why(&seqs).ends_with("over 2 threads, and the keys of long sequences"), "{}", why(&seqs));
+        assert!(why(&[seqs[1]; 4]).ends_with("4 blocks of query rows shared out over 2 threads"), "{}", why(&[seqs[1]; 4]));
+        assert!(why(&[seqs[1]]).ends_with("so the keys are shared out too"), "{}", why(&[seqs[1]]));
+    });
 }
