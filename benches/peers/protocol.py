@@ -1,5 +1,7 @@
 """What every peer of `regard bench` shares: one JSON line in, one out. See crates/regard-cli/src/bench/peer.rs."""
 
+import ctypes
+import gc
 import json
 import re
 import sys
@@ -27,6 +29,8 @@ def status(field):
 
 def growth(call):
     """Bytes by which the peak of resident memory grows in one call, beyond its results."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free but still resident would hide the growth
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = status("VmRSS")
