@@ -4,7 +4,7 @@
 //! a token alone and in a batch.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use half::bf16;
 use rayon::prelude::*;

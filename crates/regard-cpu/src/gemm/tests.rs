@@ -8,7 +8,7 @@ use super::*;
 
 /// Every kernel; that of AMX too, emulated where the machine has none.
 #[allow(unsafe_code)]
-fn kernels() -> Vec<Kernel> {
+pub(crate) fn kernels() -> Vec<Kernel> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
     if Kernel::named("amx").is_err() {
         regard_testing::amx::emulate();

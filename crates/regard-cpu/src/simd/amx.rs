@@ -261,3 +261,35 @@ pub(super) fn careful(v: Avx512, product: Product<'_, Pair>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+    use regard_testing::rng::Rng;
+
+    use super::*;
+
+    /// A row must keep its bits beside one that is not finite, which makes its block go the careful way.
+    #[test]
+    fn careful_products_are_the_same_sums() {
+        let Some(pairs) = crate::gemm::tests::kernels().into_iter().find(|k| k.name() == "amx").and_then(|k| k.pairs()) else {
+            return; // a machine without AVX-512 BF16
+        };
+        let mut rng = Rng::new(9);
+        let mut random = |n: usize| -> Vec<Pair> {
+            let mut number = || bf16::from_f64(rng.normal());
+            (0..n).map(|_| Pair::new(number(), number())).collect()
+        };
+        for (m, n, k, add) in [(16, 16, 16, false), (64, 64, 32, true), (33, 48, 41, true), (5, 16, 100, false)] {
+            let (a, b) = (random(m * k), random(k * n));
+            let product = |careful| {
+                let mut c = vec![if add { 0.1 } else { f32::NAN }; m * n];
+                let (a, b) = (&a[..], &b[..]);
+                let all = Product { a, a_row: k, a_column: 1, b, b_row: n, c: &mut c, c_row: n, m, n, k, add, careful };
+                pairs.open().multiply(all);
+                c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            };
+            assert_eq!(product(false), product(true), "{m}x{n}x{k}");
+        }
+    }
+}
