@@ -16,6 +16,8 @@ mod training;
 mod work;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
 use clap::{Args, Subcommand};
@@ -48,6 +50,11 @@ impl Bench {
             What::Numerics(options) => options.execute(),
         }
     }
+}
+
+/// Prints a line. A reader that has gone is an error and not a panic, as it is of `println!`.
+fn say(line: impl Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
 }
 
 /// Threads of regard and of a peer.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Threads;
 use super::case::{Case, Kind};
 use super::memory;
 use super::peer::{Peer, Supported};
 use super::report::{Grown, Report, Times};
 use super::roofline::Roofs;
 use super::work::Work;
+use super::{Threads, say};
 
 /// Measure attention and training, beside a peer in alternating runs.
 ///
@@ -64,30 +64,28 @@ impl Options {
             return Err(format!("no case has {:?} in its name; the cases are {}", self.case, names.join(", ")).into());
         }
         if self.list {
-            chosen.iter().for_each(|case| println!("{}", case.name));
-            return Ok(());
+            return Ok(chosen.iter().try_for_each(|case| say(&case.name))?);
         }
         let threads = self.threads.start()?;
         if self.alone {
             let case = chosen.iter().find(|case| self.case.contains(&case.name)).ok_or("--alone needs the name of a case")?;
-            println!("{}", memory::growth(case)?);
-            return Ok(());
+            return Ok(say(memory::growth(case)?)?);
         }
         let command = self.peer.as_deref();
         let mut peer = command.map(|command| Peer::start(command, threads)).transpose()?;
         let roofs = Roofs::of(&chosen, threads)?;
-        let mut report = Report::new(threads, roofs, peer.as_ref().map(Peer::name), self.json);
+        let mut report = Report::new(threads, roofs, peer.as_ref().map(Peer::name), self.json)?;
         for case in &chosen {
             match case.kind {
-                Kind::Memory | Kind::MemoryBackward => report.add_memory(case, grow(case, command, threads)?),
-                _ => report.add_times(case, measure(case, &all, peer.as_mut(), self.runs)?),
+                Kind::Memory | Kind::MemoryBackward => report.add_memory(case, grow(case, command, threads)?)?,
+                _ => report.add_times(case, measure(case, &all, peer.as_mut(), self.runs)?)?,
             }
         }
         if let Some(path) = &self.svg {
             let svg = report.chart()?;
             fs::write(path, svg).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         }
-        report.finish()
+        Ok(report.finish()?)
     }
 
     fn wants(&self, case: &Case) -> bool {

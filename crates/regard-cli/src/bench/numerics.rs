@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use clap::Args;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::case::{Case, Dtype, Kind};
 use super::peer::Peer;
 use super::random::Random;
+use super::say;
 
 /// Measure the error of every kernel against f64, beside that of a peer on the same numbers.
 #[derive(Args)]
@@ -38,7 +40,7 @@ impl Options {
     pub(super) fn execute(self) -> Result<(), Box<dyn Error>> {
         let mut peer = self.peer.as_deref().map(|command| Peer::start(command, rayon::current_num_threads())).transpose()?;
         if let (Some(peer), false) = (&peer, self.json) {
-            println!("{} queries and keys, {HEADS} heads, against {}", self.length, peer.name());
+            say(format_args!("{} queries and keys, {HEADS} heads, against {}", self.length, peer.name()))?;
         }
         let mut rows = Vec::new();
         for (name, dtype) in [("f32", Dtype::F32), ("bf16", Dtype::Bf16), ("f16", Dtype::F16)] {
@@ -50,14 +52,15 @@ impl Options {
                     Dtype::F16 => errors::<f16>(&case, peer.as_mut())?,
                 };
                 if !self.json {
-                    print(&row, rows.is_empty());
+                    print(&row, rows.is_empty())?;
                 }
                 rows.push(row);
             }
         }
         if self.json {
             let rows: Vec<Value> = rows.iter().map(Row::object).collect();
-            println!("{:#}", json!({ "length": self.length, "heads": HEADS, "peer": peer.as_ref().map(Peer::name), "rows": rows }));
+            let peer = peer.as_ref().map(Peer::name);
+            say(format_args!("{:#}", json!({ "length": self.length, "heads": HEADS, "peer": peer, "rows": rows })))?;
         }
         Ok(())
     }
@@ -102,16 +105,16 @@ impl Row {
     }
 }
 
-fn print(row: &Row, first: bool) {
+fn print(row: &Row, first: bool) -> io::Result<()> {
     let all = || row.kernels.iter().chain(&row.peers);
     if first {
         let heads: String = all().map(|(name, _)| format!("{name:>13}")).collect();
         let ratio = if row.peers.is_empty() { "" } else { "   worst kernel / better of the peer" };
-        println!("{:<18}{heads}{ratio}", "RMSE against f64");
+        say(format_args!("{:<18}{heads}{ratio}", "RMSE against f64"))?;
     }
     let errors: String = all().map(|(_, error)| format!("{error:>13.3e}")).collect();
     let ratio = row.ratio().map_or(String::new(), |ratio| format!("   {ratio:.2}"));
-    println!("{:<18}{errors}{ratio}", row.case);
+    say(format_args!("{:<18}{errors}{ratio}", row.case))
 }
 
 fn errors<T: Element>(case: &Case, peer: Option<&mut Peer>) -> Result<Row, Box<dyn Error>> {

@@ -1,6 +1,7 @@
 //! The table of a benchmark.
 
 use std::error::Error;
+use std::io;
 
 use serde_json::{Value, json};
 
@@ -8,6 +9,7 @@ use super::case::Case;
 use super::chart::{self, Bar};
 use super::peer::Supported;
 use super::roofline::{Floor, Roofs};
+use super::say;
 use super::work::Load;
 
 /// What came of a case: a time for each sample, and of the other side, taken right after it.
@@ -47,18 +49,18 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(threads: usize, roofs: Roofs, peer: Option<String>, json: bool) -> Self {
+    pub(super) fn new(threads: usize, roofs: Roofs, peer: Option<String>, json: bool) -> io::Result<Self> {
         if !json {
-            println!("{threads} threads, kernel {}, against {}", kernel(), peer.as_deref().unwrap_or("nothing"));
-            println!(
+            say(format_args!("{threads} threads, kernel {}, against {}", kernel(), peer.as_deref().unwrap_or("nothing")))?;
+            say(format_args!(
                 "{:<26}{:>12}{:>20}{:>15}{:>12}   other's time / regard's",
                 "case", "regard ms", "rate", "of the floor", "other ms"
-            );
+            ))?;
         }
-        Self { threads, roofs, peer, json: json.then(Vec::new), bars: Vec::new() }
+        Ok(Self { threads, roofs, peer, json: json.then(Vec::new), bars: Vec::new() })
     }
 
-    pub(super) fn add_times(&mut self, case: &Case, times: Times) {
+    pub(super) fn add_times(&mut self, case: &Case, times: Times) -> io::Result<()> {
         let floor = times.load.and_then(|load| self.roofs.floor(case, &load, self.threads));
         let ratios = times.ratios();
         if let (Some(low), Some(high), None) = (ratios.first(), ratios.last(), &case.versus) {
@@ -66,15 +68,17 @@ impl Report {
         }
         match &mut self.json {
             Some(all) => all.push(times_object(case, &times, floor)),
-            None => println!("{}", times_line(case, &times, floor)),
+            None => say(times_line(case, &times, floor))?,
         }
+        Ok(())
     }
 
-    pub(super) fn add_memory(&mut self, case: &Case, grown: Grown) {
+    pub(super) fn add_memory(&mut self, case: &Case, grown: Grown) -> io::Result<()> {
         match &mut self.json {
             Some(all) => all.push(memory_object(case, &grown)),
-            None => println!("{}", memory_line(case, &grown)),
+            None => say(memory_line(case, &grown))?,
         }
+        Ok(())
     }
 
     /// The ratios to the peer, as an SVG.
@@ -83,11 +87,12 @@ impl Report {
         chart::draw(&format!("Time of {peer} over that of regard ({} threads, {})", self.threads, kernel()), &self.bars)
     }
 
-    pub(super) fn finish(self) -> Result<(), Box<dyn Error>> {
+    pub(super) fn finish(self) -> io::Result<()> {
         if let Some(cases) = self.json {
             let (threads, roofline) = (self.threads, self.roofs.json());
             let (kernel, peer) = (kernel(), self.peer);
-            println!("{:#}", json!({ "threads": threads, "kernel": kernel, "peer": peer, "roofline": roofline, "cases": cases }));
+            let all = json!({ "threads": threads, "kernel": kernel, "peer": peer, "roofline": roofline, "cases": cases });
+            say(format_args!("{all:#}"))?;
         }
         Ok(())
     }

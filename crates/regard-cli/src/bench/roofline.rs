@@ -8,9 +8,9 @@ use rayon::ThreadPoolBuilder;
 use regard_cpu::{Kernel, Level, Roofline};
 use serde_json::{Value, json};
 
-use super::Threads;
 use super::case::{Case, Dtype, Kind};
 use super::work::Load;
+use super::{Threads, say};
 
 /// Measure this machine's rates of multiply-adds, exponentials and reading, on one thread and on all.
 #[derive(Args)]
@@ -26,25 +26,24 @@ impl Options {
     pub(super) fn execute(self) -> Result<(), Box<dyn Error>> {
         let roofs = Roofs::measure([1, self.threads.count()?])?;
         if self.json {
-            println!("{:#}", roofs.json());
-            return Ok(());
+            return Ok(say(format_args!("{:#}", roofs.json()))?);
         }
         let all: Vec<&Roofline> = roofs.0.values().collect();
         let line = |name: &str, unit: &str, value: &dyn Fn(&Roofline) -> f64| {
             let values: String = all.iter().map(|roof| format!("{:>12.1}", value(roof) / 1e9)).collect();
-            println!("{name:<24}{values} {unit}");
+            say(format_args!("{name:<24}{values} {unit}"))
         };
         let heads: String = all
             .iter()
             .map(|roof| format!("{:>12}", format!("{} thread{}", roof.threads, if roof.threads == 1 { "" } else { "s" })))
             .collect();
-        println!("{:<24}{heads}   kernel {}", "", Kernel::best()?.name());
-        line("f32 multiply-adds", "GFLOP/s", &|roof| roof.f32_products);
-        line("bf16 products", "GFLOP/s", &|roof| roof.bf16_products);
-        line("exp", "elements/ns", &|roof| roof.exps);
-        line("read, second level", "GB/s", &|roof| roof.l2.rate);
-        line("read, last level", "GB/s", &|roof| roof.l3.rate);
-        line("read, memory", "GB/s", &|roof| roof.memory);
+        say(format_args!("{:<24}{heads}   kernel {}", "", Kernel::best()?.name()))?;
+        line("f32 multiply-adds", "GFLOP/s", &|roof| roof.f32_products)?;
+        line("bf16 products", "GFLOP/s", &|roof| roof.bf16_products)?;
+        line("exp", "elements/ns", &|roof| roof.exps)?;
+        line("read, second level", "GB/s", &|roof| roof.l2.rate)?;
+        line("read, last level", "GB/s", &|roof| roof.l3.rate)?;
+        line("read, memory", "GB/s", &|roof| roof.memory)?;
         Ok(())
     }
 }

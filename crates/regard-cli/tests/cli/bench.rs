@@ -126,6 +126,14 @@ fn ratios_are_drawn() {
     assert_eq!(without.status.code(), Some(2), "there are no ratios without a peer");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let command = format!("{} bench numerics --length 64 | head -n 1", env!("CARGO_BIN_EXE_regard"));
+    let output = std::process::Command::new("bash").args(["-o", "pipefail", "-c", &command]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+}
+
 #[test]
 fn numerics_tell_the_error_of_every_kernel() {
     let output = regard().args(["bench", "numerics", "--length", "48", "--json"]).output().unwrap();
