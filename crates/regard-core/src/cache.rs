@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::shape::same;
+use crate::view::{room, zeros};
 use crate::{Element, Error, Result, View};
 
 /// The sizes of a [`KvCache`].
@@ -69,7 +70,7 @@ impl<T: Element> KvCache<T> {
     /// A pool of free pages, allocated whole.
     ///
     /// # Errors
-    /// When a size is zero (layers, page size) or the pool is larger than memory can be.
+    /// When a size is zero (layers, page size) or there is no memory for the pool.
     pub fn new(shape: CacheShape) -> Result<Self> {
         for (what, n) in [("layers of the cache", shape.layers), ("page size of the cache", shape.page_size)] {
             if n == 0 {
@@ -79,19 +80,21 @@ impl<T: Element> KvCache<T> {
         if shape.pages > u32::MAX as usize {
             return Err(Error::Value { what: "pages of the cache", given: shape.pages as f64, needed: "below 2^32" });
         }
-        let elements = |dim: usize| {
+        let pool = |dim: usize| {
             let sizes = [shape.layers, shape.pages, shape.kv_heads, shape.page_size, dim];
-            let n = sizes.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
-            n.filter(|&n| n <= isize::MAX as usize / 8).ok_or_else(|| Error::TooLarge { what: "cache", shape: sizes.to_vec() })
+            let n = sizes.iter().try_fold(1usize, |n, &s| n.checked_mul(s)).filter(|&n| n <= isize::MAX as usize / 8);
+            zeros("cache", &sizes, n.ok_or_else(|| Error::TooLarge { what: "cache", shape: sizes.to_vec() })?)
         };
+        let mut free = room("free pages of the cache", &[shape.pages], shape.pages)?;
+        free.extend((0..shape.pages as u32).rev());
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(KvCache {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             shape,
-            keys: vec![T::default(); elements(shape.head_dim)?],
-            values: vec![T::default(); elements(shape.value_dim)?],
-            owners: vec![0; shape.pages],
-            free: (0..shape.pages as u32).rev().collect(),
+            keys: pool(shape.head_dim)?,
+            values: pool(shape.value_dim)?,
+            owners: zeros("pages of the cache", &[shape.pages], shape.pages)?,
+            free,
         })
     }
 

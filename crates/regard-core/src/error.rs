@@ -35,8 +35,8 @@ pub enum Error {
         /// Offset of element [0, 0, 0, 0].
         offset: usize,
     },
-    /// A shape whose number of elements does not fit the machine.
-    #[error("{what} has shape {shape:?}, which has more elements than the machine can address")]
+    /// A shape whose number of elements does not fit the machine, or its memory.
+    #[error("{what} has shape {shape:?}, which has more elements than the machine can address or has memory for")]
     TooLarge {
         /// The argument.
         what: &'static str,

@@ -47,7 +47,7 @@ pub use kv::Kv;
 pub use linear::{Feature, Gate, LinearInputs, LinearShape, UpdateRule};
 pub use mask::{
     Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Lens, Mask, Padding, Pair, PrefixLm,
-    RandomKeys, Strided, Tile, Window,
+    RandomKeys, Spans, Strided, Tile, Window,
 };
 pub use score::{Alibi, Bias, BiasSink, Gaussian, RelativeBias, Score, Slope, Softcap, WithSlope, with_slope};
 pub use shape::Shape;

@@ -13,6 +13,7 @@ mod global;
 mod padding;
 mod prefix;
 mod random;
+mod spans;
 mod strided;
 mod window;
 
@@ -30,6 +31,7 @@ pub use global::Global;
 pub use padding::Padding;
 pub use prefix::PrefixLm;
 pub use random::RandomKeys;
+pub use spans::Spans;
 pub use strided::Strided;
 pub use window::Window;
 
@@ -122,7 +124,8 @@ impl Tile {
     }
 }
 
-/// Who is seen: a closure `|p: Pair| -> bool`, one of the masks of this crate, or a tuple of two masks (both must agree).
+/// Who is seen: a closure `|p: Pair| -> bool`, one of the masks of this crate, a tuple of two masks (both must agree), or a
+/// `Box<dyn Mask>` where the choice is made at run time.
 ///
 /// `keep` is the definition, `tile` the speed. A mask is a pure function of the pair.
 #[diagnostic::on_unimplemented(
@@ -132,6 +135,23 @@ impl Tile {
 pub trait Mask: Sync {
     /// Whether query `p.q` sees key `p.kv`.
     fn keep(&self, p: Pair) -> bool;
+
+    /// [`Mask::keep`] for a row of a tile, one key and queries that follow each other: `keep[i]` becomes 0 where query `at.q + i` does
+    /// not see key `at.kv`, and stays as it is where it does.
+    ///
+    /// A mask made of other masks passes the row on.
+    #[inline(always)]
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        for (i, keep) in keep.iter_mut().enumerate() {
+            *keep &= u32::from(self.keep(at.with(at.q + i as u32, at.kv))).wrapping_neg();
+        }
+    }
+
+    /// Whether kernels ask for rows instead of pairs: so of a mask behind a `dyn`, whose call takes longer than its answer, and of one
+    /// that looks something up for a key.
+    fn in_rows(&self) -> bool {
+        false
+    }
 
     /// What the mask does to all pairs of two non-empty ranges; `at` tells batch, head and lengths.
     ///
@@ -175,6 +195,16 @@ impl<A: Mask, B: Mask> Mask for (A, B) {
         self.0.keep(p) & self.1.keep(p)
     }
 
+    #[inline(always)]
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        self.0.keep_row(at, keep);
+        self.1.keep_row(at, keep);
+    }
+
+    fn in_rows(&self) -> bool {
+        self.0.in_rows() || self.1.in_rows()
+    }
+
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         self.0.tile(q.clone(), kv.clone(), at).and(|| self.1.tile(q, kv, at))
     }
@@ -192,6 +222,15 @@ impl<M: Mask> Mask for Option<M> {
         self.as_ref().is_none_or(|m| m.keep(p))
     }
 
+    #[inline(always)]
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        self.iter().for_each(|m| m.keep_row(at, keep));
+    }
+
+    fn in_rows(&self) -> bool {
+        self.as_ref().is_some_and(Mask::in_rows)
+    }
+
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         self.as_ref().map_or(Tile::Clear, |m| m.tile(q, kv, at))
     }
@@ -200,3 +239,34 @@ impl<M: Mask> Mask for Option<M> {
         self.as_ref().map_or(Ok(()), |m| m.check(shape))
     }
 }
+
+/// A mask chosen at run time.
+impl Mask for Box<dyn Mask + '_> {
+    fn keep(&self, p: Pair) -> bool {
+        (**self).keep(p)
+    }
+
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        (**self).keep_row(at, keep);
+    }
+
+    fn in_rows(&self) -> bool {
+        true
+    }
+
+    fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        (**self).tile(q, kv, at)
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        (**self).check(shape)
+    }
+}
+
+/// A row of a tile in pieces that fit a buffer of [`PIECE`] elements: the first pair of each, and where it lies in the row.
+pub(crate) fn pieces(at: Pair, len: usize) -> impl Iterator<Item = (Pair, Range<usize>)> {
+    (0..len).step_by(PIECE).map(move |i| (at.with(at.q + i as u32, at.kv), i..(i + PIECE).min(len)))
+}
+
+/// The rows of the kernels' tiles are no longer.
+pub(crate) const PIECE: usize = 64;

@@ -12,9 +12,11 @@ pub use gaussian::Gaussian;
 pub use relative::RelativeBias;
 pub use softcap::Softcap;
 
+use crate::mask::{PIECE, pieces};
 use crate::{Error, Pair, Result, Shape};
 
-/// How much: a closure `|s: f32, p: Pair| -> f32`, one of the scores of this crate, or a tuple of two scores (first, then second).
+/// How much: a closure `|s: f32, p: Pair| -> f32`, one of the scores of this crate, a tuple of two scores (first, then second), or a
+/// `Box<dyn Slope>` where the choice is made at run time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a score",
     note = "a score is `Softcap`, `Alibi`, `Bias`, a closure `|s: f32, p: Pair| s`, or a tuple of two scores"
@@ -22,6 +24,16 @@ use crate::{Error, Pair, Result, Shape};
 pub trait Score: Sync {
     /// The new score of the pair whose scaled dot product (or earlier score) is `s`.
     fn score(&self, s: f32, p: Pair) -> f32;
+
+    /// [`Score::score`] for a row of a tile, one key and queries that follow each other: `s[i]` is that of query `at.q + i`.
+    ///
+    /// A score made of other scores passes the row on, so that one behind a `dyn` is called once for all of it.
+    #[inline(always)]
+    fn score_row(&self, at: Pair, s: &mut [f32]) {
+        for (i, s) in s.iter_mut().enumerate() {
+            *s = self.score(*s, at.with(at.q + i as u32, at.kv));
+        }
+    }
 
     /// Whether every score stays as it is, so that kernels need not ask.
     fn is_identity(&self) -> bool {
@@ -72,6 +84,20 @@ pub trait Slope: Score {
     fn pull(&self, s: f32, p: Pair, ds: f32, _bias: &mut dyn BiasSink) -> f32 {
         ds * self.slope(s, p)
     }
+
+    /// [`Slope::pull`] for a row of a tile, as [`Score::score_row`] has it, where `ds` is not 0; where it is, it stays 0.
+    #[inline(always)]
+    fn pull_row(&self, at: Pair, s: &[f32], ds: &mut [f32], bias: &mut dyn BiasSink) {
+        let gathers = self.bias_shape().is_some();
+        for (i, (s, ds)) in s.iter().zip(ds).enumerate() {
+            let p = at.with(at.q + i as u32, at.kv);
+            *ds = match (gathers, *ds == 0.0) {
+                (_, true) => 0.0,
+                (true, _) => self.pull(*s, p, *ds, bias),
+                (false, _) => *ds * self.slope(*s, p),
+            };
+        }
+    }
 }
 
 /// The score stays as it is.
@@ -107,6 +133,12 @@ impl<A: Score, B: Score> Score for (A, B) {
         self.1.score(self.0.score(s, p), p)
     }
 
+    #[inline(always)]
+    fn score_row(&self, at: Pair, s: &mut [f32]) {
+        self.0.score_row(at, s);
+        self.1.score_row(at, s);
+    }
+
     fn is_identity(&self) -> bool {
         self.0.is_identity() && self.1.is_identity()
     }
@@ -134,9 +166,9 @@ impl<A: Score, B: Score> Score for (A, B) {
                 instead: "leave out one `with_gradient`, or ask for it in another call",
             });
         }
-        match self.0.hides() {
-            Some(at) if self.1.reveals() => Err(Error::HiddenBeforeSoftcap { at }),
-            _ => Ok(()),
+        match self.1.reveals().then(|| self.0.hides()).flatten() {
+            Some(at) => Err(Error::HiddenBeforeSoftcap { at }),
+            None => Ok(()),
         }
     }
 }
@@ -152,6 +184,18 @@ impl<A: Slope, B: Slope> Slope for (A, B) {
         let ds = self.1.pull(self.0.score(s, p), p, ds, bias);
         self.0.pull(s, p, ds, bias)
     }
+
+    #[inline(always)]
+    fn pull_row(&self, at: Pair, s: &[f32], ds: &mut [f32], bias: &mut dyn BiasSink) {
+        for (at, piece) in pieces(at, s.len()) {
+            let (s, ds) = (&s[piece.clone()], &mut ds[piece]);
+            let between = &mut [0.0; PIECE][..s.len()];
+            between.copy_from_slice(s);
+            self.0.score_row(at, between);
+            self.1.pull_row(at, between, ds, bias);
+            self.0.pull_row(at, s, ds, bias);
+        }
+    }
 }
 
 /// `None` changes nothing.
@@ -159,6 +203,11 @@ impl<S: Score> Score for Option<S> {
     #[inline(always)]
     fn score(&self, s: f32, p: Pair) -> f32 {
         self.as_ref().map_or(s, |score| score.score(s, p))
+    }
+
+    #[inline(always)]
+    fn score_row(&self, at: Pair, s: &mut [f32]) {
+        self.iter().for_each(|score| score.score_row(at, s));
     }
 
     fn is_identity(&self) -> bool {
@@ -191,6 +240,56 @@ impl<S: Slope> Slope for Option<S> {
     #[inline(always)]
     fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
         self.as_ref().map_or(ds, |score| score.pull(s, p, ds, bias))
+    }
+
+    #[inline(always)]
+    fn pull_row(&self, at: Pair, s: &[f32], ds: &mut [f32], bias: &mut dyn BiasSink) {
+        self.iter().for_each(|score| score.pull_row(at, s, ds, bias));
+    }
+}
+
+/// A score chosen at run time.
+impl Score for Box<dyn Slope + '_> {
+    fn score(&self, s: f32, p: Pair) -> f32 {
+        (**self).score(s, p)
+    }
+
+    fn score_row(&self, at: Pair, s: &mut [f32]) {
+        (**self).score_row(at, s);
+    }
+
+    fn is_identity(&self) -> bool {
+        (**self).is_identity()
+    }
+
+    fn hides(&self) -> Option<[usize; 4]> {
+        (**self).hides()
+    }
+
+    fn reveals(&self) -> bool {
+        (**self).reveals()
+    }
+
+    fn bias_shape(&self) -> Option<[usize; 4]> {
+        (**self).bias_shape()
+    }
+
+    fn check(&self, shape: &Shape) -> Result<()> {
+        (**self).check(shape)
+    }
+}
+
+impl Slope for Box<dyn Slope + '_> {
+    fn slope(&self, s: f32, p: Pair) -> f32 {
+        (**self).slope(s, p)
+    }
+
+    fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
+        (**self).pull(s, p, ds, bias)
+    }
+
+    fn pull_row(&self, at: Pair, s: &[f32], ds: &mut [f32], bias: &mut dyn BiasSink) {
+        (**self).pull_row(at, s, ds, bias);
     }
 }
 

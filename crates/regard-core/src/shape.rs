@@ -71,6 +71,12 @@ impl Shape {
         Pair { batch: batch as u32, head: head as u32, q: q as u32, kv: kv as u32, len }
     }
 
+    /// Pairs of query and key over all heads, hidden ones too.
+    pub fn pairs(&self) -> usize {
+        let of_head = |batch| self.q_len.saturating_mul(self.keys(batch));
+        (0..self.batch).map(of_head).fold(0, usize::saturating_add).saturating_mul(self.q_heads)
+    }
+
     /// `[batch, q_heads, q_len, value_dim]`.
     pub fn out(&self) -> [usize; 4] {
         [self.batch, self.q_heads, self.q_len, self.value_dim]

@@ -1,6 +1,6 @@
 //! Owned row-major arrays of four dimensions.
 
-use crate::view::elements;
+use crate::view::{elements, zeros};
 use crate::{Element, Error, Result, View, ViewMut};
 
 /// An owned row-major array `[batch, heads, length, dim]`.
@@ -27,9 +27,9 @@ impl<T: Element> Tensor<T> {
     /// An array of zeros.
     ///
     /// # Errors
-    /// When the shape has more elements than the machine can address.
+    /// When the shape has more elements than the machine can address or has memory for.
     pub fn zeros(shape: [usize; 4]) -> Result<Self> {
-        Ok(Tensor { data: vec![T::default(); elements("tensor", shape)?], shape })
+        Ok(Tensor { data: zeros("tensor", &shape, elements("tensor", shape)?)?, shape })
     }
 
     /// `[batch, heads, length, dim]`.

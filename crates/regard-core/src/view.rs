@@ -72,6 +72,25 @@ pub(crate) fn elements(what: &'static str, shape: [usize; 4]) -> Result<usize> {
     product.filter(|&n| n <= isize::MAX as usize / 8).ok_or_else(|| Error::TooLarge { what, shape: shape.to_vec() })
 }
 
+/// An empty vector with room for `n` elements of an array of this shape.
+pub(crate) fn room<T>(what: &'static str, shape: &[usize], n: usize) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    match all.try_reserve_exact(n) {
+        Ok(()) => Ok(all),
+        Err(_) => Err(Error::TooLarge { what, shape: shape.to_vec() }),
+    }
+}
+
+/// Zeros, in pages that the system makes when they are first touched.
+pub(crate) fn zeros<T: Clone + Default>(what: &'static str, shape: &[usize], n: usize) -> Result<Vec<T>> {
+    // Where there is no memory `vec!` ends the process, and only `vec!` leaves pages untouched: so it is asked for twice.
+    const SMALL: usize = 1 << 16;
+    if n > SMALL {
+        room::<T>(what, shape, n)?;
+    }
+    Ok(vec![T::default(); n])
+}
+
 /// A read-only view `[batch, heads, length, dim]` with any strides, in elements; strides may be 0 or negative.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T> {
@@ -169,6 +188,19 @@ impl<'a, T: Copy> View<'a, T> {
         let index = [p.batch, p.head, p.q, p.kv];
         let pick = |a: usize| if self.layout.shape[a] == 1 { 0 } else { index[a] as usize };
         self.data.get(self.layout.position([pick(0), pick(1), pick(2), pick(3)])).copied()
+    }
+
+    /// [`View::broadcast_at`] for queries that follow each other and the first key, where their elements are neighbours in memory.
+    #[inline(always)]
+    pub(crate) fn broadcast_queries(&self, q: &Range<u32>, p: crate::Pair) -> Option<&'a [T]> {
+        let [batch, heads, queries, _] = self.layout.shape;
+        let pick = |size: usize, i: u32| if size == 1 { 0 } else { i as usize };
+        let first = self.layout.position([pick(batch, p.batch), pick(heads, p.head), pick(queries, q.start), 0]);
+        match (queries, self.layout.strides[2]) {
+            (1, _) => self.data.get(first..first + 1),
+            (_, 1) => self.data.get(first..first + q.len()),
+            _ => None,
+        }
     }
 }
 

@@ -6,11 +6,12 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use regard_core::{BiasSink, Element, Pair, View, ViewMut};
+use regard_core::{BiasSink, Element, Pair, Shape, View, ViewMut};
 
 use crate::block::ranges;
 use crate::rule::SlopeRule;
 use crate::scatter::{RowWriter, split};
+use crate::share::{share, threads};
 use crate::sweep::{Sweep, Wanted};
 use crate::{Problem, ROWS, TILE};
 
@@ -22,13 +23,13 @@ const CHUNK: usize = 256;
 pub struct Upstream<'a, T> {
     /// Output of the forward pass, `[batch, q_heads, q_len, value_dim]`.
     pub out: View<'a, T>,
-    /// Its log-sum-exp, `[batch, q_heads, q_len]` flattened.
-    pub lse: &'a [f32],
+    /// Its log-sum-exp, `[batch, q_heads, q_len, 1]`.
+    pub lse: View<'a, f32>,
     /// Gradient of the output, in its shape.
     pub d_out: View<'a, T>,
 }
 
-/// Where the gradients go: each in the shape of its argument.
+/// Where the gradients go: each in the shape of its argument, and every element written, whatever it held.
 #[derive(Debug)]
 pub struct Gradients<'a, T> {
     /// Gradient of the queries.
@@ -45,55 +46,82 @@ pub struct Gradients<'a, T> {
 
 /// Writes all gradients.
 pub fn backward<T: Element>(p: &Problem<'_, T>, rule: &dyn SlopeRule, up: Upstream<'_, T>, grads: Gradients<'_, T>) {
-    let delta = deltas(p, &up);
-    let pass = |careful| Pass { p, rule, up, delta: &delta, careful };
+    let threads = threads(&p.shape, 3 * p.shape.head_dim + 2 * p.shape.value_dim);
+    let Statistics { lse, delta } = &Statistics::of(p, &up, threads);
+    let pass = |careful| Pass { p, rule, d_out: up.d_out, lse, delta, threads, careful };
     let (Gradients { mut dq, mut dk, mut dv, dbias, dsinks }, mut careful) = (grads, false);
+    clear_tails(&p.shape, dk.reborrow());
+    clear_tails(&p.shape, dv.reborrow());
     loop {
         pass(careful).run(dq.reborrow(), dk.reborrow(), dv.reborrow(), dbias);
-        let finite = [&dq, &dk, &dv].iter().all(|x| all_finite(x.view())) && dbias.iter().all(|x| x.is_finite());
+        let finite = [&dq, &dk, &dv].iter().all(|x| all_finite(x.view(), threads)) && dbias.iter().all(|x| x.is_finite());
         if finite || careful {
             break;
         }
         // Something visible is not finite, or something hidden was: weights of zero must not touch their operands.
         careful = true;
     }
-    sink_gradients(p, &up, &delta, dsinks);
+    sink_gradients(p, lse, delta, dsinks);
 }
 
-/// `δ = Σ dO ∘ O` for every row.
-fn deltas<T: Element>(p: &Problem<'_, T>, up: &Upstream<'_, T>) -> Vec<f32> {
-    let [_, heads, length, dim] = p.shape.out();
-    let mut delta = vec![0.0; up.lse.len()];
-    delta.par_chunks_mut(length.max(1)).enumerate().for_each(|(i, delta)| {
-        let (mut o, mut d_o) = (vec![0.0; dim], vec![0.0; dim]);
-        for (l, delta) in delta.iter_mut().enumerate() {
-            up.out.row_into(i / heads, i % heads, l, &mut o);
-            up.d_out.row_into(i / heads, i % heads, l, &mut d_o);
-            *delta = o.iter().zip(&d_o).map(|(o, d)| o * d).sum();
-        }
-    });
-    delta
+/// What the forward pass left of every row, `[batch, q_heads, q_len]` flattened.
+struct Statistics {
+    lse: Vec<f32>,
+    /// `δ = Σ dO ∘ O`
+    delta: Vec<f32>,
 }
 
-fn all_finite<T: Element>(x: View<'_, T>) -> bool {
+impl Statistics {
+    fn of<T: Element>(p: &Problem<'_, T>, up: &Upstream<'_, T>, threads: usize) -> Self {
+        let [batch, heads, length, dim] = p.shape.out();
+        let (mut lse, mut delta) = (vec![0.0; batch * heads * length], vec![0.0; batch * heads * length]);
+        let of_heads = delta.chunks_mut(length.max(1)).zip(lse.chunks_mut(length.max(1)));
+        share(threads, of_heads.enumerate().collect(), |(i, (delta, lse))| {
+            let (b, h, mut o, mut d_o) = (i / heads, i % heads, vec![0.0; dim], vec![0.0; dim]);
+            for (l, (delta, lse)) in delta.iter_mut().zip(lse).enumerate() {
+                up.out.row_into(b, h, l, &mut o);
+                up.d_out.row_into(b, h, l, &mut d_o);
+                *delta = o.iter().zip(&d_o).map(|(o, d)| o * d).sum();
+                *lse = up.lse.at([b, h, l, 0]);
+            }
+        });
+        Statistics { lse, delta }
+    }
+}
+
+/// Zeros for the keys, or values, that a sequence shorter than the longest does not have.
+fn clear_tails<T: Element>(shape: &Shape, to: ViewMut<'_, T>) {
+    let groups = if shape.kv_lens.is_empty() { 0 } else { shape.batch * shape.kv_heads };
+    let tails = (0..groups).map(|i| i * shape.kv_len + shape.keys(i / shape.kv_heads)..(i + 1) * shape.kv_len);
+    for mut tail in split(to, tails) {
+        let zeros = vec![0.0; tail.dim()];
+        tail.rows().for_each(|row| tail.write(row, &zeros));
+    }
+}
+
+fn all_finite<T: Element>(x: View<'_, T>, threads: usize) -> bool {
     let [batch, heads, length, dim] = x.shape();
-    (0..batch * heads).into_par_iter().all(|i| {
+    let of_head = |i: usize| {
         let mut row = vec![0.0; dim];
         (0..length).all(|l| {
             x.row_into(i / heads, i % heads, l, &mut row);
-            row.iter().all(|x| x.is_finite())
+            row.iter().fold(true, |all, x| all & x.is_finite()) // all of them: a vector at a time
         })
-    })
+    };
+    match threads {
+        1 => (0..batch * heads).all(of_head),
+        _ => (0..batch * heads).into_par_iter().all(of_head),
+    }
 }
 
 /// `dsink = −Σ exp(sink − lse) · δ` over batch and queries.
-fn sink_gradients<T: Element>(p: &Problem<'_, T>, up: &Upstream<'_, T>, delta: &[f32], dsinks: &mut [f32]) {
+fn sink_gradients<T: Element>(p: &Problem<'_, T>, lse: &[f32], delta: &[f32], dsinks: &mut [f32]) {
     let (heads, length) = (p.shape.q_heads, p.shape.q_len);
     for (h, (to, &sink)) in dsinks.iter_mut().zip(p.sinks).enumerate() {
         let row = |b: usize| (b * heads + h) * length;
         let rows = (0..p.shape.batch).flat_map(|b| row(b)..row(b) + length);
-        let seen = rows.filter(|&r| up.lse[r] != f32::NEG_INFINITY && sink > f32::NEG_INFINITY);
-        *to = -seen.map(|r| f64::from(sink - up.lse[r]).exp() * f64::from(delta[r])).sum::<f64>() as f32;
+        let seen = rows.filter(|&r| lse[r] != f32::NEG_INFINITY && sink > f32::NEG_INFINITY);
+        *to = -seen.map(|r| f64::from(sink - lse[r]).exp() * f64::from(delta[r])).sum::<f64>() as f32;
     }
 }
 
@@ -101,15 +129,16 @@ fn sink_gradients<T: Element>(p: &Problem<'_, T>, up: &Upstream<'_, T>, delta: &
 struct Pass<'a, T> {
     p: &'a Problem<'a, T>,
     rule: &'a dyn SlopeRule,
-    up: Upstream<'a, T>,
+    d_out: View<'a, T>,
+    lse: &'a [f32],
     delta: &'a [f32],
+    threads: usize,
     careful: bool,
 }
 
 impl<T: Element> Pass<'_, T> {
     fn run(&self, dq: ViewMut<'_, T>, dk: ViewMut<'_, T>, dv: ViewMut<'_, T>, dbias: &mut [f32]) {
-        let groups = self.p.shape.batch * self.p.shape.kv_heads;
-        let threads = rayon::current_num_threads();
+        let (groups, threads) = (self.p.shape.batch * self.p.shape.kv_heads, self.threads);
         if groups.is_multiple_of(threads) || groups >= 4 * threads {
             self.by_group(dq, dk, dv);
         } else {
@@ -121,8 +150,8 @@ impl<T: Element> Pass<'_, T> {
     /// Each group on one thread, every tile computed once.
     fn by_group(&self, dq: ViewMut<'_, T>, dk: ViewMut<'_, T>, dv: ViewMut<'_, T>) {
         let (queries, keys) = (self.groups(self.group_rows()), self.groups(self.p.shape.kv_len));
-        let writers = split(dk, keys.clone()).into_par_iter().zip(split(dv, keys)).zip(split(dq, queries));
-        writers.enumerate().for_each(|(i, ((mut dk, mut dv), mut dq))| {
+        let writers = split(dk, keys.clone()).into_iter().zip(split(dv, keys)).zip(split(dq, queries));
+        share(self.threads, writers.enumerate().collect(), |(i, ((mut dk, mut dv), mut dq))| {
             let mut dq_f32 = vec![0.0; self.group_rows() * self.head_dim()];
             for chunk in self.key_chunks(i) {
                 self.keys(i, chunk, Some(&mut dq_f32), &mut dk, &mut dv);
@@ -167,9 +196,8 @@ impl<T: Element> Pass<'_, T> {
     }
 
     fn sweep(&self, i: usize, keys: Range<usize>, rows: Range<usize>, wanted: Wanted<'_>) {
-        let Pass { p, rule, up, delta, careful } = *self;
+        let Pass { p, rule, d_out, lse, delta, careful, .. } = *self;
         let (batch, kv_head) = (i / p.shape.kv_heads, i % p.shape.kv_heads);
-        let (d_out, lse) = (up.d_out, up.lse);
         p.kernel.run(Sweep { p, rule, d_out, lse, delta, batch, kv_head, keys, rows, careful, wanted });
     }
 
@@ -178,13 +206,13 @@ impl<T: Element> Pass<'_, T> {
         let Some([_, heads, queries, keys]) = self.rule.bias_shape() else { return };
         let chunk = if queries == 1 { self.p.shape.q_len } else { ROWS };
         let (head_size, chunk_size) = ((queries * keys).max(1), (chunk.min(queries) * keys).max(1));
-        dbias.par_chunks_mut(head_size).enumerate().for_each(|(i, dbias)| {
-            dbias.par_chunks_mut(chunk_size).enumerate().for_each(|(n, dbias)| {
-                let rows = n * chunk..((n + 1) * chunk).min(self.p.shape.q_len);
-                let mut region = Region { sum: vec![0.0; dbias.len()], first: rows.start as u32, queries, keys };
-                self.bias_rows([i / heads, i % heads], rows, &mut region);
-                dbias.iter_mut().zip(&region.sum).for_each(|(to, x)| *to = *x as f32);
-            });
+        let of_head = |(i, dbias)| <[f32]>::chunks_mut(dbias, chunk_size).enumerate().map(move |(n, dbias)| (i, n, dbias));
+        let regions = dbias.chunks_mut(head_size).enumerate().flat_map(of_head).collect();
+        share(self.threads, regions, |(i, n, dbias)| {
+            let rows = n * chunk..((n + 1) * chunk).min(self.p.shape.q_len);
+            let mut region = Region { sum: vec![0.0; dbias.len()], first: rows.start as u32, queries, keys };
+            self.bias_rows([i / heads, i % heads], rows, &mut region);
+            dbias.iter_mut().zip(&region.sum).for_each(|(to, x)| *to = *x as f32);
         });
     }
 

@@ -10,9 +10,10 @@ use regard_core::{Element, Shape, ViewMut};
 use crate::block::{RowBlock, apply, ranges, tiles};
 use crate::exp::exp;
 use crate::packed::Packed;
-use crate::products::{Products, Query};
+use crate::products::{Products, Query, Turned, room};
 use crate::rule::TileRule;
 use crate::scatter::{RowWriter, split};
+use crate::share::forward_threads;
 use crate::simd::{Task, Vector};
 use crate::walk::splits_keys;
 use crate::{Problem, SPAN, TILE};
@@ -21,30 +22,41 @@ use crate::{Problem, SPAN, TILE};
 pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut<'_, T>, lse: ViewMut<'_, f32>) {
     let blocks = RowBlock::all(&p.shape, p.kernel.lanes());
     let written = || blocks.iter().map(|b| b.output_rows(&p.shape));
-    let splits_keys = splits_keys(&p.shape);
+    let (threads, splits_keys) = (forward_threads(&p.shape), splits_keys(&p.shape));
     let rows: Vec<_> = split(out, written()).into_iter().zip(split(lse, written())).collect();
-    let bands = bands(&p.shape, &blocks, rows);
-    bands.into_iter().par_bridge().for_each(|(blocks, rows)| {
+    let bands = bands(&p.shape, &blocks, rows, threads);
+    let band = |scratch: &mut Scratch, (blocks, rows): (&[RowBlock], Vec<_>)| {
         let split_keys = splits_keys(blocks[0].batch);
-        let states = attend(p, rule, blocks, split_keys, false);
+        let states = attend(p, rule, blocks, split_keys, false, scratch);
         for ((block, state), (mut out, mut lse)) in blocks.iter().zip(&states).zip(rows) {
             if !finish(p, block, state, &mut out, &mut lse) {
                 // Something visible is not finite, or a hidden value was: weights of zero must not touch their values.
-                let careful = attend(p, rule, std::slice::from_ref(block), split_keys, true);
+                let careful = attend(p, rule, std::slice::from_ref(block), split_keys, true, scratch);
                 finish(p, block, &careful[0], &mut out, &mut lse);
             }
         }
-    });
+    };
+    if threads == 1 {
+        let mut scratch = Scratch::default();
+        bands.into_iter().for_each(|of| band(&mut scratch, of));
+    } else {
+        bands.into_iter().par_bridge().for_each_init(Scratch::default, band);
+    }
 }
 
 /// Row blocks that take turns with each span of keys, so that keys and values are prepared once for all of them: at most so many.
 /// Their outputs together stay in the second-level cache.
 const BAND: usize = 8;
 
+/// Blocks of a band.
+pub(crate) fn band_size(blocks: usize, threads: usize) -> usize {
+    (blocks / (4 * threads)).clamp(1, BAND)
+}
+
 /// The blocks and what they write in bands, those with the most keys first and, among them, the last rows, which see the most where
 /// the mask is causal: threads take one after another, and end with small ones.
-fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>) -> Vec<(&'a [RowBlock], Vec<W>)> {
-    let size = (blocks.len() / (4 * rayon::current_num_threads())).clamp(1, BAND);
+fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>, threads: usize) -> Vec<(&'a [RowBlock], Vec<W>)> {
+    let size = band_size(blocks.len(), threads);
     let mut rows = rows.into_iter();
     let groups = blocks.chunk_by(|a, b| (a.batch, a.kv_head) == (b.batch, b.kv_head));
     let bands = groups.flat_map(|group| group.chunks(size));
@@ -52,6 +64,16 @@ fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>) -> Vec<(&'a
     bands.reverse();
     bands.sort_by_key(|(band, _)| std::cmp::Reverse(shape.keys(band[0].batch)));
     bands
+}
+
+/// Buffers that the row blocks of a thread use one after another.
+#[derive(Default)]
+struct Scratch {
+    /// Scores of a tile, `[keys, width]`.
+    s: Vec<f32>,
+    /// What they scale the gathered output by.
+    decay: Vec<f32>,
+    turned: Turned,
 }
 
 /// A partial softmax for every lane of a row block: `out` is `[value_dim, width]`, not yet divided by `sum`.
@@ -74,26 +96,29 @@ fn attend<T: Element>(
     blocks: &[RowBlock],
     split_keys: bool,
     careful: bool,
+    scratch: &mut Scratch,
 ) -> Vec<Partial> {
     let first = &blocks[0];
     let queries: Vec<Query> = blocks.iter().map(|block| Query::of(p, block)).collect();
     let packed = || Packed::new(p, (first.batch, first.kv_head), if blocks.len() == 1 { 1 } else { SPAN / TILE });
     let spans = ranges(0..p.shape.keys(first.batch), SPAN);
     let mut all: Vec<Partial> = blocks.iter().map(|block| Partial::empty(block.width, p.shape.value_dim)).collect();
-    let part = |i: usize, keys: Range<usize>, packed: &mut Packed<'_, T>| {
-        p.kernel.run(Span { p, rule, block: &blocks[i], query: &queries[i], keys, careful, packed })
+    let part = |i: usize, keys: Range<usize>, packed: &mut Packed<'_, T>, scratch: &mut Scratch| {
+        p.kernel.run(Span { p, rule, block: &blocks[i], query: &queries[i], keys, careful, packed, scratch })
     };
     let fold = |all: &mut Partial, part: Option<Partial>| part.into_iter().for_each(|part| p.kernel.run(Fold { all, part }));
     if split_keys {
         let spans: Vec<_> = spans.collect();
         for (i, all) in all.iter_mut().enumerate() {
-            let parts: Vec<_> = spans.par_iter().map(|keys| part(i, keys.clone(), &mut packed())).collect();
+            let own = || (packed(), Scratch::default());
+            let parts = spans.par_iter().map_init(own, |(packed, scratch), keys| part(i, keys.clone(), packed, scratch));
+            let parts: Vec<_> = parts.collect();
             parts.into_iter().for_each(|part| fold(all, part));
         }
     } else {
         let mut packed = packed();
         for keys in spans {
-            all.iter_mut().enumerate().for_each(|(i, all)| fold(all, part(i, keys.clone(), &mut packed)));
+            all.iter_mut().enumerate().for_each(|(i, all)| fold(all, part(i, keys.clone(), &mut packed, scratch)));
         }
     }
     all
@@ -108,6 +133,7 @@ struct Span<'a, 'p, T> {
     keys: Range<usize>,
     careful: bool,
     packed: &'a mut Packed<'p, T>,
+    scratch: &'a mut Scratch,
 }
 
 impl<T: Element> Task for Span<'_, '_, T> {
@@ -115,21 +141,21 @@ impl<T: Element> Task for Span<'_, '_, T> {
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) -> Option<Partial> {
-        let Span { p, rule, block, query, careful, packed, .. } = self;
+        let Span { p, rule, block, query, careful, packed, scratch, .. } = self;
         let width = block.width;
-        let mut products = Products::new(p, block, query, careful);
+        let (s, decay) = (room(&mut scratch.s, TILE * width), room(&mut scratch.decay, width));
+        let mut products = Products::new(p, block, query, careful, &mut scratch.turned);
         let mut state = None;
-        let (mut s, mut decay) = (vec![0.0; TILE * width], vec![0.0; width]);
         for tile in tiles(self.keys) {
             let Some(kinds) = block.tile(&p.shape, rule, &tile) else { continue };
             let n = tile.len();
-            products.scores(v, packed, &tile, &mut s); // S = scale · K Qᵀ
-            apply(rule, p.kernel, &kinds, &mut s); // score(S), mask
+            products.scores(v, packed, &tile, s); // S = scale · K Qᵀ
+            apply(rule, p.kernel, &kinds, s); // score(S), mask
             let state = state.get_or_insert_with(|| Partial { out: products.output(v), ..Partial::empty(width, 0) });
-            v.call(Absorb { state, s: &mut s[..n * width], decay: &mut decay }); // m, ℓ, P
-            products.rescale(v, &decay, &mut state.out);
-            drop_out(p, block, &tile, &mut s);
-            products.accumulate(v, packed, &tile, &s, &mut state.out); // O += Vᵀ P
+            v.call(Absorb { state, s: &mut s[..n * width], decay }); // m, ℓ, P
+            products.rescale(v, decay, &mut state.out);
+            drop_out(p, block, &tile, s);
+            products.accumulate(v, packed, &tile, s, &mut state.out); // O += Vᵀ P
         }
         state.map(|state| Partial { out: products.finish(v, state.out), ..state })
     }

@@ -20,11 +20,13 @@ mod forward;
 mod gemm;
 mod gradient_products;
 pub mod linear;
+mod memory;
 mod packed;
 mod products;
 mod roofline;
 mod rule;
 mod scatter;
+mod share;
 mod simd;
 mod sweep;
 mod walk;
@@ -33,8 +35,10 @@ pub use backward::{Gradients, Upstream, backward};
 pub use dispatch::Kernel;
 pub use forward::forward;
 pub use gemm::PackedMatrix;
+pub use memory::memory;
 pub use roofline::{Level, Roofline};
 pub use rule::{Patch, Rule, SlopeRule, TileRule};
+pub use share::{forward_alone, forward_threads};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub use simd::amx::assume_amx;

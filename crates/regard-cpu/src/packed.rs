@@ -26,23 +26,28 @@ pub(crate) struct Packed<'a, T> {
 
 /// Places for some tiles; a tile has one place, and stays there until another one needs it.
 struct Shelf<N> {
-    /// First key of the tile in each place.
-    held: Vec<usize>,
-    places: Vec<Vec<N>>,
+    /// How many there can be.
+    size: usize,
+    /// The first key of a tile, and what is there of it.
+    places: Vec<(usize, Vec<N>)>,
 }
 
 impl<N> Shelf<N> {
-    fn new(places: usize) -> Self {
-        Shelf { held: vec![usize::MAX; places], places: (0..places).map(|_| Vec::new()).collect() }
+    /// A shelf that takes memory when a tile comes.
+    fn new(size: usize) -> Self {
+        Shelf { size, places: Vec::new() }
     }
 
     /// The place of a tile, and whether the tile is there already.
     #[inline(always)]
     fn place(&mut self, tile: &Range<usize>) -> (bool, &mut Vec<N>) {
-        let i = tile.start / TILE % self.places.len();
-        let there = self.held[i] == tile.start;
-        self.held[i] = tile.start;
-        (there, &mut self.places[i])
+        if self.places.is_empty() {
+            self.places.resize_with(self.size, || (usize::MAX, Vec::new()));
+        }
+        let (held, place) = &mut self.places[tile.start / TILE % self.size];
+        let there = *held == tile.start;
+        *held = tile.start;
+        (there, place)
     }
 }
 

@@ -65,7 +65,18 @@ impl Query {
 /// Query rows up to which keys and values, not queries, fill the vectors: with fewer rows than lanes, most lanes would idle.
 ///
 /// An element is the same chain of operations either way (over `d` for a score, over keys for an output), so the bits are the same.
-const FEW: usize = 8;
+pub(crate) const FEW: usize = 8;
+
+/// Buffers of few rows, which the row blocks of a thread use one after another: they grow, and hold what the last one left.
+#[derive(Default)]
+pub(crate) struct Turned {
+    /// Keys of a tile, `[head_dim, TILE]`, or values with their rows padded.
+    wide: Vec<f32>,
+    paired: Vec<Pair>,
+    weights: Vec<Pair>,
+    /// Scores, `[rows, TILE]`.
+    s_t: Vec<f32>,
+}
 
 /// The products of a row block with one tile after another.
 pub(crate) struct Products<'a, T> {
@@ -75,22 +86,16 @@ pub(crate) struct Products<'a, T> {
     width: usize,
     few: bool,
     careful: bool,
-    /// Keys of a tile, `[head_dim, TILE]`, or values with their rows padded: of few rows.
-    wide: Vec<f32>,
-    paired: Vec<Pair>,
-    weights: Vec<Pair>,
-    /// Scores of few rows, `[rows, TILE]`.
-    s_t: Vec<f32>,
+    turned: &'a mut Turned,
 }
 
 impl<'a, T: Element> Products<'a, T> {
-    pub(crate) fn new(p: &'a Problem<'a, T>, block: &RowBlock, query: &'a Query, careful: bool) -> Self {
+    pub(crate) fn new(p: &'a Problem<'a, T>, block: &RowBlock, query: &'a Query, careful: bool, turned: &'a mut Turned) -> Self {
         let (rows, width) = (block.rows.len(), block.width);
         let factors = query.open();
         let turns = !matches!(&factors, Factors::Paired { pairs, .. } if !pairs.turns_few_rows());
         let few = rows <= FEW && turns;
-        let (wide, paired, weights, s_t) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Products { p, factors, rows, width, few, careful, wide, paired, weights, s_t }
+        Products { p, factors, rows, width, few, careful, turned }
     }
 
     /// Zeros for the output while it is gathered: `[value_dim, width]`, or, of few rows, `[rows, value_dim padded]`.
@@ -135,20 +140,21 @@ impl<'a, T: Element> Products<'a, T> {
     #[inline(always)]
     pub(crate) fn scores<V: Vector>(&mut self, v: V, packed: &mut Packed<'_, T>, tile: &Range<usize>, s: &mut [f32]) {
         let (n, rows_len, width, dim) = (tile.len(), self.rows, self.width, self.p.shape.head_dim);
+        let Turned { wide, paired, s_t, .. } = &mut *self.turned;
+        let s_t = if self.few { room(s_t, rows_len * TILE) } else { &mut [] };
         if self.few {
             packed.prefetch(v, Side::Values, tile.clone());
-            grow(&mut self.s_t, rows_len * TILE);
         }
         match &self.factors {
             Factors::Paired { session, pairs, q, scale } => {
                 let k = pairs.depth(dim);
                 let keys = packed.key_pairs(*pairs, tile);
                 let scaled = if self.few {
-                    grow(&mut self.paired, k * TILE);
-                    let (from, to) = (Pair::bits(keys), Pair::bits_mut(&mut self.paired));
+                    let keys_t = room(paired, k * TILE);
+                    let (from, to) = (Pair::bits(keys), Pair::bits_mut(keys_t));
                     v.call(Transpose { from, from_row: k, to, to_row: TILE, rows: n, columns: k });
-                    session.multiply(few_scores(q, &self.paired, &mut self.s_t, (rows_len, width, k)));
-                    &mut self.s_t[..]
+                    session.multiply(few_scores(q, keys_t, s_t, (rows_len, width, k)));
+                    &mut *s_t
                 } else {
                     session.multiply(scores(keys, k, q, s, (n, width, k)));
                     &mut s[..n * width]
@@ -160,15 +166,15 @@ impl<'a, T: Element> Products<'a, T> {
             Factors::Wide(q) => {
                 let Rows { data, stride } = packed.wide(Side::Keys, tile);
                 if self.few {
-                    grow(&mut self.wide, dim * TILE);
-                    v.call(Transpose { from: data, from_row: stride, to: &mut self.wide, to_row: TILE, rows: n, columns: dim });
-                    v.call(few_scores(q, &self.wide, &mut self.s_t, (rows_len, width, dim)));
+                    let to = room(wide, dim * TILE);
+                    v.call(Transpose { from: data, from_row: stride, to, to_row: TILE, rows: n, columns: dim });
+                    v.call(few_scores(q, to, s_t, (rows_len, width, dim)));
                 } else {
                     v.call(scores(data, stride, q, s, (n, width, dim)));
                 }
             }
         }
-        for (i, row) in self.s_t.chunks_exact(TILE).enumerate() {
+        for (i, row) in s_t.chunks_exact(TILE).enumerate() {
             row[..n].iter().zip(s[i..].iter_mut().step_by(width)).for_each(|(x, s)| *s = *x);
         }
     }
@@ -197,18 +203,18 @@ impl<'a, T: Element> Products<'a, T> {
                 } else if padded == dim {
                     v.call(few_outputs(s, width, data, stride, out, (self.rows, padded, n), careful));
                 } else {
-                    grow(&mut self.wide, TILE * padded);
-                    for (j, to) in self.wide.chunks_exact_mut(padded).take(n).enumerate() {
+                    let values = room(&mut self.turned.wide, TILE * padded);
+                    for (j, to) in values.chunks_exact_mut(padded).take(n).enumerate() {
                         to[..dim].copy_from_slice(&data[j * stride..][..dim]);
                     }
-                    v.call(few_outputs(s, width, &self.wide, padded, out, (self.rows, padded, n), careful));
+                    v.call(few_outputs(s, width, values, padded, out, (self.rows, padded, n), careful));
                 }
             }
             Factors::Paired { session, pairs, .. } => {
                 let k = n.div_ceil(2);
-                grow(&mut self.weights, TILE / 2 * width);
-                pairs.pair_weights(&s[..n * width], width, &mut self.weights[..k * width]);
-                let weights = &self.weights;
+                let weights = room(&mut self.turned.weights, TILE / 2 * width);
+                pairs.pair_weights(&s[..n * width], width, &mut weights[..k * width]);
+                let weights = &*weights;
                 session.multiply(match self.few {
                     true => {
                         few_outputs(weights, width, packed.value_pairs(tile, padded), padded, out, (self.rows, padded, k), careful)
@@ -269,10 +275,11 @@ fn few_outputs<'a, N>(
     Product { a: p, a_row, a_column: width, b: v, b_row: v_row, c: out, c_row: dim, m: rows, n: dim, k: keys, add, careful }
 }
 
-/// Makes room for `n` elements; what is there stays.
+/// The first `n` elements of a buffer, which grows where it has fewer; what is there stays.
 #[inline(always)]
-fn grow<N: Clone + Default>(scratch: &mut Vec<N>, n: usize) {
-    if scratch.len() < n {
-        scratch.resize(n, N::default());
+pub(crate) fn room<N: Clone + Default>(buffer: &mut Vec<N>, n: usize) -> &mut [N] {
+    if buffer.len() < n {
+        buffer.resize(n, N::default());
     }
+    &mut buffer[..n]
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use regard_core::{BiasSink, Mask, Pair, Score, Slope, Tile};
 
-use crate::Kernel;
 use crate::simd::{Task, Vector};
+use crate::{Kernel, ROWS};
 
 /// The part of a tile of scores that belongs to one head: element `(key j, lane i)` is `s[j · width + i]`.
 #[derive(Clone, Debug)]
@@ -95,23 +95,32 @@ impl<M: Mask, S: Score> Task for Apply<'_, M, S> {
     #[inline(always)]
     fn run<V: Vector>(self, _: V) {
         let Apply { rule: Rule { mask, score }, s, patch, mask: masked } = self;
-        let scored = !score.is_identity();
+        let (scored, in_rows) = (!score.is_identity(), mask.in_rows());
+        let keep = &mut [0; ROWS][..patch.lanes.len()];
         for (j, row) in s.chunks_mut(patch.width).take(patch.keys).enumerate() {
-            let (row, kv) = (&mut row[patch.lanes.clone()], patch.at.kv + j as u32);
+            let (row, at) = (&mut row[patch.lanes.clone()], patch.at.with(patch.at.q, patch.at.kv + j as u32));
             if scored {
-                for (i, s) in row.iter_mut().enumerate() {
-                    *s = score.score(*s, patch.at.with(patch.at.q + i as u32, kv));
-                }
+                score.score_row(at, row);
             }
-            if masked {
+            if masked && in_rows {
+                keep.fill(u32::MAX);
+                mask.keep_row(at, keep);
+                row.iter_mut().zip(&*keep).for_each(|(s, keep)| hide(s, *keep));
+            } else if masked {
                 for (i, s) in row.iter_mut().enumerate() {
-                    let keep = u32::from(mask.keep(patch.at.with(patch.at.q + i as u32, kv))).wrapping_neg();
-                    // A select on bits, not an added −∞: a hidden score may be NaN or +∞.
-                    *s = f32::from_bits((s.to_bits() & keep) | (f32::NEG_INFINITY.to_bits() & !keep));
+                    hide(s, u32::from(mask.keep(at.with(at.q + i as u32, at.kv))).wrapping_neg());
                 }
             }
         }
     }
+}
+
+/// `s` where the bits of `keep` are ones, −∞ where they are zeros.
+///
+/// A select on bits, not an added −∞: a hidden score may be NaN or +∞.
+#[inline(always)]
+fn hide(s: &mut f32, keep: u32) {
+    *s = f32::from_bits((s.to_bits() & keep) | (f32::NEG_INFINITY.to_bits() & !keep));
 }
 
 struct Pull<'a, S> {
@@ -128,19 +137,10 @@ impl<S: Slope> Task for Pull<'_, S> {
     #[inline(always)]
     fn run<V: Vector>(self, _: V) {
         let Pull { score, s, ds, patch, bias } = self;
-        let gathers = score.bias_shape().is_some();
         let rows = s.chunks(patch.width).zip(ds.chunks_mut(patch.width));
         for (j, (s, ds)) in rows.take(patch.keys).enumerate() {
-            let (s, ds, kv) = (&s[patch.lanes.clone()], &mut ds[patch.lanes.clone()], patch.at.kv + j as u32);
-            for (i, (s, ds)) in s.iter().zip(ds).enumerate() {
-                let p = patch.at.with(patch.at.q + i as u32, kv);
-                let pulled = match (gathers, *ds == 0.0) {
-                    (_, true) => 0.0,
-                    (true, _) => score.pull(*s, p, *ds, bias),
-                    (false, _) => *ds * score.slope(*s, p),
-                };
-                *ds = pulled;
-            }
+            let at = patch.at.with(patch.at.q, patch.at.kv + j as u32);
+            score.pull_row(at, &s[patch.lanes.clone()], &mut ds[patch.lanes.clone()], bias);
         }
     }
 }

@@ -4,6 +4,7 @@ use regard_core::{Element, Shape, Tile};
 
 use crate::block::{RowBlock, tiles};
 use crate::rule::TileRule;
+use crate::share::forward_threads;
 use crate::{Problem, ROWS};
 
 /// Tiles by what the mask does to them.
@@ -59,9 +60,7 @@ pub fn row_blocks(shape: &Shape) -> usize {
 /// Whether the keys of the row blocks of a sequence are shared out too: where one block has more than half of a thread's share of the
 /// work, which is rows by keys. The spans of keys are folded in order either way, so the bits are the same.
 pub fn splits_keys(shape: &Shape) -> impl Fn(usize) -> bool + Sync {
-    let rows = shape.group() * shape.q_len;
-    let of_group = |batch: usize| rows * shape.keys(batch);
-    let all: usize = (0..shape.batch).map(of_group).sum::<usize>() * shape.kv_heads;
-    let share = all / (2 * rayon::current_num_threads());
-    move |batch| rows.min(ROWS) * shape.keys(batch) > share
+    let (rows, threads) = (shape.group() * shape.q_len, forward_threads(shape));
+    let share = shape.pairs() / (2 * threads);
+    move |batch| threads > 1 && rows.min(ROWS).saturating_mul(shape.keys(batch)) > share
 }

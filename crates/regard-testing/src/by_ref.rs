@@ -25,6 +25,15 @@ impl<M: Mask + ?Sized> Mask for ByRef<'_, M> {
         self.0.keep(p)
     }
 
+    #[inline(always)]
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        self.0.keep_row(at, keep);
+    }
+
+    fn in_rows(&self) -> bool {
+        self.0.in_rows()
+    }
+
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         self.0.tile(q, kv, at)
     }
@@ -38,6 +47,11 @@ impl<S: Score + ?Sized> Score for ByRef<'_, S> {
     #[inline(always)]
     fn score(&self, s: f32, p: Pair) -> f32 {
         self.0.score(s, p)
+    }
+
+    #[inline(always)]
+    fn score_row(&self, at: Pair, s: &mut [f32]) {
+        self.0.score_row(at, s);
     }
 
     fn is_identity(&self) -> bool {
@@ -70,5 +84,10 @@ impl<S: Slope + ?Sized> Slope for ByRef<'_, S> {
     #[inline(always)]
     fn pull(&self, s: f32, p: Pair, ds: f32, bias: &mut dyn BiasSink) -> f32 {
         self.0.pull(s, p, ds, bias)
+    }
+
+    #[inline(always)]
+    fn pull_row(&self, at: Pair, s: &[f32], ds: &mut [f32], bias: &mut dyn BiasSink) {
+        self.0.pull_row(at, s, ds, bias);
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! [`Guard`] is the allocator of a test binary. Inside [`guarded`] every allocation of every thread has pages of its own, inputs,
 //! results and scratch memory alike, and after it is freed nobody may touch those either; outside, the system's allocator serves.
+//!
+//! It counts too: [`peak`] is how much some threads held at once.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Which end of an allocation lies at a forbidden page.
@@ -48,6 +51,31 @@ pub fn guarded<R>(edge: Edge, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+thread_local! {
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+static HELD: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+/// Counts what the calling thread allocates from now on.
+pub fn count_this_thread() {
+    COUNTED.set(true);
+}
+
+/// The most bytes that the counted threads held at once while `f` ran, beyond those they held before. One call at a time.
+pub fn peak(f: impl FnOnce()) -> usize {
+    HELD.store(0, Ordering::SeqCst);
+    PEAK.store(0, Ordering::SeqCst);
+    f();
+    PEAK.load(Ordering::SeqCst).unsigned_abs()
+}
+
+fn count(bytes: isize) {
+    if COUNTED.get() {
+        PEAK.fetch_max(HELD.fetch_add(bytes, Ordering::Relaxed) + bytes, Ordering::Relaxed);
+    }
+}
+
 /// Makes addresses readable and writable, or forbids them and forgets what they hold.
 fn map(at: usize, bytes: usize, protection: i32) -> Option<usize> {
     let fixed = if at == 0 { 0 } else { libc::MAP_FIXED };
@@ -74,6 +102,7 @@ fn pages(layout: Layout) -> usize {
 // to at most a page; `dealloc` tells them apart by their addresses.
 unsafe impl GlobalAlloc for Guard {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
         let mode = MODE.load(Ordering::Relaxed);
         if mode == OFF || layout.align() > PAGE {
             // SAFETY: the caller's promise.
@@ -91,6 +120,7 @@ unsafe impl GlobalAlloc for Guard {
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
         let ours = ARENA.get().is_some_and(|&arena| (arena..arena + ADDRESSES).contains(&(at as usize)));
         if ours {
             map(at as usize / PAGE * PAGE, pages(layout), libc::PROT_NONE);

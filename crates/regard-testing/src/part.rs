@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use regard_core::{Mask, Pair, Score, Slope, Tile};
+use regard_core::{BiasSink, Mask, Pair, Score, Slope, Tile};
 
 /// Asks `of` about the pair of the whole that a pair of the part is.
 ///
@@ -20,6 +20,14 @@ impl<M: Mask + ?Sized> Mask for Part<'_, M> {
         self.of.keep((self.whole)(p))
     }
 
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        self.of.keep_row((self.whole)(at), keep);
+    }
+
+    fn in_rows(&self) -> bool {
+        self.of.in_rows()
+    }
+
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         let first = (self.whole)(at.with(q.start, kv.start));
         self.of.tile(first.q..first.q + q.len() as u32, kv, first)
@@ -31,6 +39,10 @@ impl<S: Score + ?Sized> Score for Part<'_, S> {
         self.of.score(s, (self.whole)(p))
     }
 
+    fn score_row(&self, at: Pair, s: &mut [f32]) {
+        self.of.score_row((self.whole)(at), s);
+    }
+
     fn is_identity(&self) -> bool {
         self.of.is_identity()
     }
@@ -39,5 +51,9 @@ impl<S: Score + ?Sized> Score for Part<'_, S> {
 impl<S: Slope + ?Sized> Slope for Part<'_, S> {
     fn slope(&self, s: f32, p: Pair) -> f32 {
         self.of.slope(s, (self.whole)(p))
+    }
+
+    fn pull_row(&self, at: Pair, s: &[f32], ds: &mut [f32], bias: &mut dyn BiasSink) {
+        self.of.pull_row((self.whole)(at), s, ds, bias);
     }
 }

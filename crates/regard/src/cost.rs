@@ -21,6 +21,9 @@ pub struct Cost {
     /// Bytes that the forward pass must move at least: queries, output, log-sum-exp, and each key and value that some tile
     /// reads, once for each KV head.
     pub bytes: u64,
+    /// Bytes that the forward pass works in beside its inputs and results, on the threads of the calling pool; see
+    /// [`regard_cpu::memory`].
+    pub memory: u64,
     /// (query, key) pairs in tiles that are not hidden, over all heads.
     pub pairs: u64,
     /// What the mask does to the tiles.
@@ -36,6 +39,7 @@ impl Cost {
             forward_flops: 2 * (head_dim + value_dim) * walk.pairs,
             backward_flops: 2 * (3 * head_dim + 2 * value_dim) * walk.pairs,
             bytes: element * (head_dim + value_dim) * (rows + walk.keys) + 4 * rows,
+            memory: regard_cpu::memory(p),
             pairs: walk.pairs,
             tiles: walk.tiles,
         }

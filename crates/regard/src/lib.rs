@@ -18,7 +18,7 @@
 //!
 //! # Masks: who is seen
 //!
-//! A mask is [`Causal`], [`Window`], [`PrefixLm`], [`Documents`], [`Blocks`], [`Bools`], [`Padding`], a closure, or a tuple of
+//! A mask is [`Causal`], [`Window`], [`PrefixLm`], [`Documents`], [`Blocks`], [`Bools`], [`Padding`], [`Spans`], a closure, or a tuple of
 //! two masks, which must agree; [`Either`] is their union. [`Dilated`], [`Strided`], [`Fixed`], [`Global`], [`RandomKeys`] and
 //! [`Blockwise`] are the parts of the sparse patterns, such as Longformer's and BigBird's, which [`Either`] lists. Tiles of keys that
 //! a mask hides cost nothing, and what is hidden is never observed: not even
@@ -117,12 +117,12 @@ pub use attention::{Attention, sdpa};
 pub use conv::{CausalConv, ConvGrads, ConvOutput};
 pub use cost::Cost;
 pub use linear::{LinearAttention, LinearGrads, LinearOutput, LinearPlan};
-pub use plan::{Grads, Output, Plan};
+pub use plan::{Grads, GradsMut, Output, Plan};
 pub use regard_core::{
     Alibi, Around, Bias, BiasSink, Blocks, Blockwise, Bools, CacheShape, Causal, Dilated, Documents, Dropout, Either, Element,
     Error, Feature, Fixed, Gate, Gaussian, Global, Kv, KvCache, Lens, LinearInputs, LinearShape, Mask, Padding, Pair, PrefixLm,
-    RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, State, Strided, Tensor, Tile, UpdateRule, View,
-    ViewMut, Window, WithSlope, with_slope,
+    RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, Tensor, Tile, UpdateRule,
+    View, ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{PackedMatrix, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};

@@ -1,5 +1,7 @@
 //! Attention bound to its data: checked, with a kernel chosen, ready to run.
 
+use std::sync::LazyLock;
+
 use regard_core::{Dropout, Element, Error, Kv, Mask, Result, Score, Shape, Slope, Tensor, View, ViewMut};
 use regard_cpu::{Gradients, Kernel, Problem, Rule, Upstream};
 
@@ -32,6 +34,22 @@ pub struct Grads<T> {
     pub dsinks: Option<Vec<f32>>,
 }
 
+/// Where [`Plan::backward_into`] writes: views of any strides, in the shapes that [`Grads`] has them. Every element is written,
+/// whatever it held.
+#[derive(Debug)]
+pub struct GradsMut<'a, T> {
+    /// Gradient of the queries.
+    pub dq: ViewMut<'a, T>,
+    /// Gradient of the keys.
+    pub dk: ViewMut<'a, T>,
+    /// Gradient of the values.
+    pub dv: ViewMut<'a, T>,
+    /// Gradient of the bias, row-major, where one is asked for.
+    pub dbias: Option<&'a mut [f32]>,
+    /// Gradient of the sinks, where there are sinks.
+    pub dsinks: Option<&'a mut [f32]>,
+}
+
 /// One attention problem whose arguments fit together, with the kernel that will compute it.
 ///
 /// ```
@@ -56,6 +74,9 @@ pub struct Plan<'a, T, M, S> {
     choice: Choice,
 }
 
+/// Whether the environment names a kernel, as [`Kernel::best`] found it.
+static FORCED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("REGARD_KERNEL").is_some());
+
 #[derive(Clone, Copy, Debug)]
 enum Choice {
     Best,
@@ -77,7 +98,7 @@ impl<'a, T: Element, M: Mask, S: Score> Plan<'a, T, M, S> {
         let dropout = attention.dropout.map(|(p, seed)| Dropout::new(p, seed)).transpose()?;
         let (kernel, choice) = match &attention.kernel {
             Some(name) => (Kernel::named(name)?, Choice::Caller),
-            None if std::env::var_os("REGARD_KERNEL").is_some() => (Kernel::best()?, Choice::Variable),
+            None if *FORCED => (Kernel::best()?, Choice::Variable),
             None => (Kernel::best()?, Choice::Best),
         };
         let problem = Problem { shape, q, kv, scale, sinks: sinks.unwrap_or_default(), dropout, kernel };
@@ -101,16 +122,22 @@ impl<'a, T: Element, M: Mask, S: Score> Plan<'a, T, M, S> {
             Choice::Variable => "named by REGARD_KERNEL",
             Choice::Caller => "asked for by name",
         };
-        let (blocks, threads) = (regard_cpu::row_blocks(&self.problem.shape), rayon::current_num_threads());
+        let (blocks, threads) = (regard_cpu::row_blocks(&self.problem.shape), regard_cpu::forward_threads(&self.problem.shape));
         let (blocks, of) = (blocks, if blocks == 1 { "block" } else { "blocks" });
         let (batch, splits) = (self.problem.shape.batch, regard_cpu::splits_keys(&self.problem.shape));
         match (0..batch).filter(|&b| splits(b)).count() {
+            _ if threads == 1 => format!("{chosen}; {blocks} {of} of query rows in one thread"),
             0 => format!("{chosen}; {blocks} {of} of query rows shared out over {threads} threads"),
             n if n == batch => {
                 format!("{chosen}; {blocks} {of} of query rows for {threads} threads, so the keys are shared out too")
             }
             _ => format!("{chosen}; {blocks} {of} of query rows shared out over {threads} threads, and the keys of long sequences"),
         }
+    }
+
+    /// Whether the thread that calls does the forward pass alone, for it is small; others are not woken then.
+    pub fn is_alone(&self) -> bool {
+        regard_cpu::forward_alone(&self.problem.shape)
     }
 
     /// What the passes will cost: operations, bytes, tiles. Asks the mask about every tile, and computes nothing.
@@ -151,9 +178,6 @@ impl<T: Element, M: Mask, S: Slope> Plan<'_, T, M, S> {
     /// When the output or its gradient is not of this problem's shape.
     pub fn backward(&self, output: &Output<T>, d_out: View<'_, T>) -> Result<Grads<T>> {
         let shape = &self.problem.shape;
-        expect("output", output.out.shape(), shape.out())?;
-        expect("log-sum-exp", output.lse.shape(), lse_shape(shape))?;
-        expect("gradient of the output", d_out.shape(), shape.out())?;
         let kv = |dim| Tensor::zeros([shape.batch, shape.kv_heads, shape.kv_len, dim]);
         let mut grads = Grads {
             dq: Tensor::zeros(self.problem.q.shape())?,
@@ -162,16 +186,39 @@ impl<T: Element, M: Mask, S: Slope> Plan<'_, T, M, S> {
             dbias: self.rule.score.bias_shape().map(Tensor::zeros).transpose()?,
             dsinks: (!self.problem.sinks.is_empty()).then(|| vec![0.0; shape.q_heads]),
         };
-        let gradients = Gradients {
+        let to = GradsMut {
             dq: grads.dq.view_mut(),
             dk: grads.dk.view_mut(),
             dv: grads.dv.view_mut(),
-            dbias: grads.dbias.as_mut().map(Tensor::data_mut).unwrap_or_default(),
-            dsinks: grads.dsinks.as_deref_mut().unwrap_or_default(),
+            dbias: grads.dbias.as_mut().map(Tensor::data_mut),
+            dsinks: grads.dsinks.as_deref_mut(),
         };
-        let up = Upstream { out: output.out.view(), lse: output.lse.data(), d_out };
-        regard_cpu::backward(&self.problem, &self.rule, up, gradients);
+        self.backward_into(output.out.view(), output.lse.view(), d_out, to)?;
         Ok(grads)
+    }
+
+    /// As [`Plan::backward`], into memory of yours, from the output `[batch, q_heads, q_len, value_dim]`, its log-sum-exp
+    /// `[batch, q_heads, q_len, 1]` and the gradient of the output, all of any strides.
+    ///
+    /// # Errors
+    /// When a shape differs, a gradient that is asked for has no place, or one that is not has one.
+    pub fn backward_into(&self, out: View<'_, T>, lse: View<'_, f32>, d_out: View<'_, T>, grads: GradsMut<'_, T>) -> Result<()> {
+        let GradsMut { dq, dk, dv, dbias, dsinks } = grads;
+        let (dbias, dsinks) = (dbias.unwrap_or_default(), dsinks.unwrap_or_default());
+        let shape = &self.problem.shape;
+        let kv = |dim| [shape.batch, shape.kv_heads, shape.kv_len, dim];
+        expect("output", out.shape(), shape.out())?;
+        expect("log-sum-exp", lse.shape(), lse_shape(shape))?;
+        expect("gradient of the output", d_out.shape(), shape.out())?;
+        expect("gradient of the queries", dq.shape(), self.problem.q.shape())?;
+        expect("gradient of the keys", dk.shape(), kv(shape.head_dim))?;
+        expect("gradient of the values", dv.shape(), kv(shape.value_dim))?;
+        let bias = self.rule.score.bias_shape().map_or(0, |sizes| sizes.iter().product());
+        expect_elements("gradient of the bias", dbias.len(), bias, "those of the bias `with_gradient` (0 without one)")?;
+        expect_elements("gradient of the sinks", dsinks.len(), self.problem.sinks.len(), "one for each sink")?;
+        let to = Gradients { dq, dk, dv, dbias, dsinks };
+        regard_cpu::backward(&self.problem, &self.rule, Upstream { out, lse, d_out }, to);
+        Ok(())
     }
 }
 
@@ -181,6 +228,10 @@ fn lse_shape(shape: &Shape) -> [usize; 4] {
 
 pub(crate) fn expect(what: &'static str, given: [usize; 4], needed: [usize; 4]) -> Result<()> {
     if given == needed { Ok(()) } else { Err(Error::Shape { what, given, needed }) }
+}
+
+fn expect_elements(what: &'static str, given: usize, needed: usize, why: &'static str) -> Result<()> {
+    if given == needed { Ok(()) } else { Err(Error::Size { what, dim: "elements", given, needed, why }) }
 }
 
 fn check_sinks(sinks: Option<&[f32]>, shape: &Shape) -> Result<()> {

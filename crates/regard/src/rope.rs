@@ -54,11 +54,11 @@ impl Rope {
     /// An embedding that turns the first `dim` elements of each head, with base `theta`.
     ///
     /// # Errors
-    /// When `dim` is zero or odd, or `theta` is not a positive number.
+    /// When `dim` is zero, odd or above 2²⁰, or `theta` is not a positive number.
     pub fn new(dim: usize, theta: f64, style: RopeStyle) -> Result<Self> {
-        if dim == 0 || !dim.is_multiple_of(2) {
+        if dim == 0 || !dim.is_multiple_of(2) || dim > 1 << 20 {
             let what = "head dimension of a rotary embedding";
-            return Err(Error::Value { what, given: dim as f64, needed: "even and positive" });
+            return Err(Error::Value { what, given: dim as f64, needed: "even, positive and at most 2^20" });
         }
         positive("base of a rotary embedding", theta)?;
         Ok(Self { frequencies: powers(dim, theta), attention_factor: 1.0, style })
@@ -96,12 +96,17 @@ impl Rope {
     /// The angles of some positions, reduced in f64: exact to an ulp of f32 at any position.
     ///
     /// # Errors
-    /// When a position is 2⁵³ or more, where f64 no longer counts.
+    /// When a position is 2⁵³ or more, where f64 no longer counts, or there is no memory for so many.
     pub fn angles(&self, positions: Range<usize>) -> Result<Angles> {
         if positions.end >= 1 << 53 {
             return Err(Error::Value { what: "a position", given: positions.end as f64, needed: "below 2^53" });
         }
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        let (mut cos, mut sin, pairs) = (Vec::new(), Vec::new(), self.frequencies.len());
+        let all = positions.len().saturating_mul(pairs);
+        if cos.try_reserve_exact(all).and_then(|()| sin.try_reserve_exact(all)).is_err() {
+            let what = "angles of a rotary embedding";
+            return Err(Error::TooLarge { what, shape: vec![positions.len(), pairs] });
+        }
         for position in positions {
             for frequency in &self.frequencies {
                 let (s, c) = (position as f64 * frequency).sin_cos();
@@ -109,7 +114,7 @@ impl Rope {
                 sin.push((self.attention_factor * s) as f32);
             }
         }
-        Angles::new(cos, sin, self.frequencies.len(), self.style)
+        Angles::new(cos, sin, pairs, self.style)
     }
 
     /// Turns `x [batch, heads, length, head_dim]`, whose first position is `first`.

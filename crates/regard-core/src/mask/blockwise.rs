@@ -45,6 +45,24 @@ impl<M: Mask> Mask for Blockwise<M> {
         self.mask.keep(self.blocks(p))
     }
 
+    /// One question for each block of queries.
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        let mut rest = keep;
+        let mut p = at;
+        while !rest.is_empty() {
+            let left = (self.size - p.q_abs().rem_euclid(self.size)) as usize;
+            let (block, others) = rest.split_at_mut(left.min(rest.len()));
+            if !self.keep(p) {
+                block.fill(0);
+            }
+            (p.q, rest) = (p.q + block.len() as u32, others);
+        }
+    }
+
+    fn in_rows(&self) -> bool {
+        self.mask.in_rows()
+    }
+
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         let (first, last) = (self.blocks(at.with(q.start, kv.start)), self.blocks(at.with(q.end - 1, kv.end - 1)));
         self.mask.tile(first.q..last.q + 1, first.kv..last.kv + 1, first)

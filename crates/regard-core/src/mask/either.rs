@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::mask::{Mask, Pair, Tile};
+use crate::mask::{Mask, PIECE, Pair, Tile, pieces};
 use crate::{Result, Shape};
 
 /// Visible when one of the two masks shows it, or both.
@@ -33,6 +33,22 @@ impl<A: Mask, B: Mask> Mask for Either<A, B> {
     #[inline(always)]
     fn keep(&self, p: Pair) -> bool {
         self.0.keep(p) | self.1.keep(p)
+    }
+
+    #[inline(always)]
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        for (at, piece) in pieces(at, keep.len()) {
+            let one = &mut keep[piece];
+            let other = &mut [0; PIECE][..one.len()];
+            other.copy_from_slice(one);
+            self.0.keep_row(at, one);
+            self.1.keep_row(at, other);
+            one.iter_mut().zip(other).for_each(|(one, other)| *one |= *other);
+        }
+    }
+
+    fn in_rows(&self) -> bool {
+        self.0.in_rows() || self.1.in_rows()
     }
 
     /// Hidden where both are, so exact where theirs are; a tile that each shows in part is Mixed.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::dropout::philox;
 use crate::mask::{Mask, Pair, Tile};
+use crate::view::{elements, room};
 use crate::{Error, Result, Shape};
 
 /// Visible when `kv` is one of the keys that were drawn for `q_abs = q + (Lkv − Lq)`.
@@ -28,13 +29,14 @@ impl RandomKeys {
     /// sequence, so that a query's keys do not change while a cache grows.
     ///
     /// # Errors
-    /// When there are fewer than `each` positions, or more elements than the machine can address.
+    /// When there are fewer than `each` positions, `each` is above 2¹⁶, or there is no memory for the keys.
     pub fn new(each: u32, [heads, len]: [usize; 2], seed: u64) -> Result<Self> {
-        if each as usize > len || len >= 1 << 30 {
-            let (what, needed) = ("number of random keys", "at most the number of positions, which is below 2^30");
+        if each as usize > len.min(1 << 16) || len >= 1 << 30 {
+            let (what, needed) = ("number of random keys", "at most 2^16 and the number of positions, which is below 2^30");
             return Err(Error::Value { what, given: each.into(), needed });
         }
-        let mut keys = Vec::with_capacity(crate::view::elements("random keys", [1, heads, len, each as usize])?);
+        let shape = [1, heads, len, each.max(1) as usize];
+        let mut keys = room("random keys", &shape, elements("random keys", shape)?)?;
         for row in 0..heads * len {
             let first = keys.len();
             draw(&mut keys, each, (row / len) as u32, (row % len, len), seed);
@@ -48,7 +50,9 @@ impl RandomKeys {
     fn row(&self, head: u32, q_abs: i32) -> &[u32] {
         let head = if self.heads == 1 { 0 } else { head as usize };
         match usize::try_from(q_abs) {
-            Ok(q) if q < self.len => self.keys.get((head * self.len + q) * self.each..).map_or(&[], |row| &row[..self.each]),
+            Ok(q) if q < self.len => {
+                self.keys.get((head * self.len + q) * self.each..).and_then(|rows| rows.get(..self.each)).unwrap_or(&[])
+            }
             _ => &[],
         }
     }

@@ -2,7 +2,7 @@
 
 use regard_core::{
     Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Mask, Padding, Pair, PrefixLm, RandomKeys,
-    Shape, Strided, View, Window,
+    Shape, Spans, Strided, View, Window,
 };
 
 use crate::rng::Rng;
@@ -75,6 +75,7 @@ fn sparse(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
 /// Masks made from lists of lengths, boundaries or blocks.
 fn listed(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
     visitor.mask("padding", &padding(shape, rng));
+    spans(shape, rng, visitor);
     visitor.mask("documents", &documents(shape, rng, ()));
     visitor.mask("causal documents", &documents(shape, rng, Causal::LowerRight));
     visitor.mask("windowed documents", &documents(shape, rng, Window { left: 5, right: 2 }));
@@ -83,6 +84,19 @@ fn listed(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
         let map = (0..counts.iter().product()).map(|_| rng.chance(0.6)).collect();
         let blocks = Blocks::new(rows as u32, columns as u32, map, counts).expect("a map of its shape");
         visitor.mask(&format!("blocks of {rows}x{columns}"), &blocks);
+    }
+}
+
+/// Spans of every query, or of each sequence and head, some of them empty or beyond the last key.
+fn spans(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
+    let [b, h, q, kv] = shape.scores();
+    for (firsts, ends) in [([b, h, q, 1], [b, h, q, 1]), ([1, 1, q, 1], [b, 1, 1, 1]), ([1, 1, 1, 1], [1, h, q, 1])] {
+        let mut some = |sizes: [usize; 4], from: usize| -> Vec<u32> {
+            (0..sizes.iter().product()).map(|_| (from + rng.below(kv / 2 + 2)) as u32).collect()
+        };
+        let (first, end) = (some(firsts, 0), some(ends, kv / 2));
+        let [first, end] = [(&first, firsts), (&end, ends)].map(|(of, sizes)| View::new(of, sizes).expect("a slice of its shape"));
+        visitor.mask(&format!("spans from {firsts:?} to {ends:?}"), &Spans::new(first, end));
     }
 }
 

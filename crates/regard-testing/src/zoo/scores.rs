@@ -1,6 +1,7 @@
 //! Every score, with its own type, made for given sizes.
 
-use regard_core::{Alibi, Bias, Gaussian, Pair, RelativeBias, Shape, Slope, Softcap, View, with_slope};
+use half::{bf16, f16};
+use regard_core::{Alibi, Bias, Element, Gaussian, Pair, RelativeBias, Shape, Slope, Softcap, View, with_slope};
 
 use crate::array::Array;
 use crate::layout::{Layout, Stored};
@@ -45,19 +46,24 @@ fn closures(slopes: &Alibi, visitor: &mut impl VisitScore) {
     visitor.score("closure, softcap, alibi", &((relative, Softcap(6.0)), slopes.clone()), None);
 }
 
-/// A bias alone, repeated along different axes, in different layouts, and with −∞ in it.
+/// A bias alone, repeated along different axes, in different layouts and types, and with −∞ in it.
 fn biases(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitScore) {
     let [b, h, q, kv] = shape.scores();
     for sizes in [[b, h, q, kv], [1, h, q, kv], [b, 1, 1, kv], [1, 1, q, 1], [1, h, 1, 1], [1, 1, 1, 1]] {
         let layout = rng.pick(&Layout::ALL);
-        let bias = Stored::new(&Array::from_fn(sizes, |_| rng.normal()), layout);
-        let truth = BiasTruth::added(sizes);
-        visitor.score(&format!("bias {sizes:?} {layout:?}"), &Bias::new(bias.view()).with_gradient(), Some(truth));
+        bias::<f32>("bias", &Array::from_fn(sizes, |_| rng.normal()), layout, visitor);
     }
+    bias::<bf16>("bias", &Array::from_fn([b, h, q, kv], |_| rng.normal()), Layout::Gaps, visitor);
+    bias::<f16>("bias", &Array::from_fn([1, h, q, kv], |_| rng.normal()), Layout::Transposed, visitor);
     let holes = Array::from_fn([1, 1, q, kv], |_| if rng.chance(0.3) { f64::NEG_INFINITY } else { rng.normal() });
-    let holes = Stored::new(&holes, Layout::Contiguous);
-    let truth = BiasTruth::added([1, 1, q, kv]);
-    visitor.score("bias that hides", &Bias::new(holes.view()).with_gradient(), Some(truth));
+    bias::<f32>("bias that hides", &holes, Layout::Contiguous, visitor);
+    bias::<f16>("bias that hides", &holes, Layout::Contiguous, visitor);
+}
+
+fn bias<T: Element>(name: &str, values: &Array, layout: Layout, visitor: &mut impl VisitScore) {
+    let stored = Stored::<T>::new(values, layout);
+    let name = format!("{name} {:?} {layout:?} {}", values.shape(), T::NAME);
+    visitor.score(&name, &Bias::new(stored.view()).with_gradient(), Some(BiasTruth::added(values.shape())));
 }
 
 /// Tables by distance, one row for each head or one for all.

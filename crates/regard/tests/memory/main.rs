@@ -1,9 +1,12 @@
-//! Nothing outside the arguments is read or written: at the edges of memory, between strided rows, and under memory checkers.
+//! Nothing outside the arguments is read or written: at the edges of memory, between strided rows, and under memory checkers. And what
+//! is needed beside them is what the plan says.
 
 mod checked;
 #[cfg(all(target_os = "linux", not(miri)))]
 mod edges;
 mod gaps;
+#[cfg(all(target_os = "linux", not(miri)))]
+mod predicted;
 
 use half::{bf16, f16};
 use regard::{Attention, Causal, Element, Grads, Kv, Output, Softcap};

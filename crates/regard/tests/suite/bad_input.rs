@@ -1,9 +1,9 @@
 //! Arguments that do not fit: each refused with a text that names it, what it got and what it needs.
 
 use regard::{
-    Alibi, Around, Attention, Bias, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Error, Fixed, Gaussian, Global,
-    Mask, Output, Padding, Pair, PrefixLm, RandomKeys, RelativeBias, Score, Softcap, Strided, Tensor, View, ViewMut, Window, sdpa,
-    with_slope,
+    Alibi, Around, Attention, Bias, Blocks, Blockwise, Bools, CacheShape, Causal, Dilated, Documents, Either, Error, Fixed,
+    Gaussian, Global, GradsMut, KvCache, Mask, Output, Padding, Pair, PrefixLm, RandomKeys, RelativeBias, Score, Softcap, Spans,
+    Strided, Tensor, View, ViewMut, Window, sdpa, with_slope,
 };
 
 const DATA: [f32; 4096] = [0.25; 4096];
@@ -88,6 +88,53 @@ fn outputs_of_another_shape() {
     assert!(plan.backward(&foreign, x).unwrap_err().to_string().starts_with("output has shape [1, 1, 1, 1]"));
 }
 
+#[test]
+fn gradients_of_another_shape() {
+    let (x, bias) = (view([1, 2, 3, 4]), Bias::new(view([1, 2, 1, 3])).with_gradient());
+    let attention = Attention::new().score(bias).sinks([0.0, 1.0]);
+    let plan = attention.plan(x, (x, x)).unwrap();
+    let output = plan.forward().unwrap();
+    let refuse = |shapes: [[usize; 4]; 3], dbias: Option<usize>, dsinks: Option<usize>| {
+        let [mut dq, mut dk, mut dv, mut dbias_to, mut dsinks_to] = [[0f32; 64]; 5];
+        let [dq, dk, dv] = [(&mut dq, shapes[0]), (&mut dk, shapes[1]), (&mut dv, shapes[2])]
+            .map(|(data, shape)| ViewMut::new(data, shape).unwrap());
+        let (dbias, dsinks) = (dbias.map(|n| &mut dbias_to[..n]), dsinks.map(|n| &mut dsinks_to[..n]));
+        let grads = GradsMut { dq, dk, dv, dbias, dsinks };
+        plan.backward_into(output.out.view(), output.lse.view(), x, grads).map_err(|error| error.to_string()).err()
+    };
+    let (fits, wrong) = ([1, 2, 3, 4], [1, 2, 4, 3]);
+    assert_eq!(refuse([fits; 3], Some(6), Some(2)), None);
+    for (i, what) in ["queries", "keys", "values"].into_iter().enumerate() {
+        let mut shapes = [fits; 3];
+        shapes[i] = wrong;
+        let text = format!("gradient of the {what} has shape [1, 2, 4, 3] and needs [1, 2, 3, 4]");
+        assert_eq!(refuse(shapes, Some(6), Some(2)), Some(text));
+    }
+    let text = "gradient of the bias has 0 elements and needs 6, those of the bias `with_gradient` (0 without one)";
+    assert_eq!(refuse([fits; 3], None, Some(2)).as_deref(), Some(text));
+    let text = "gradient of the sinks has 3 elements and needs 2, one for each sink";
+    assert_eq!(refuse([fits; 3], Some(6), Some(3)).as_deref(), Some(text));
+}
+
+/// Sizes within what can be addressed and beyond any memory: refused, where a `vec!` would end the process.
+#[test]
+fn memory_that_nobody_has() {
+    let refused = |what: &str, result: Result<(), Error>| {
+        let text = result.unwrap_err().to_string();
+        assert!(text.starts_with(what) && text.ends_with("than the machine can address or has memory for"), "{text}");
+    };
+    refused("tensor", Tensor::<f32>::zeros([1 << 20, 1 << 20, 1 << 15, 1]).map(drop));
+    refused("random keys", RandomKeys::new(1 << 16, [1 << 10, 1 << 29], 0).map(drop));
+    let pool = CacheShape { layers: 1, pages: 1 << 31, page_size: 1 << 20, kv_heads: 2, head_dim: 8, value_dim: 8 };
+    refused("cache", KvCache::<f32>::new(pool).map(drop));
+    let x = View::strided(&DATA, 0, [1 << 20, 1 << 20, 1 << 15, 1], [0; 4]).unwrap();
+    refused("tensor", Attention::new().forward(x, (x, x)).map(drop));
+    assert!(
+        Documents::new(&[0, 4_000_000_000], ()).unwrap_err().to_string().starts_with("query document boundary 1 is 4000000000")
+    );
+    assert!(Documents::new(&[0, (1 << 30) - 1], ()).is_ok(), "no memory for each position");
+}
+
 /// The text of the refusal of a mask or a score over 2 sequences, 4 heads, 3 queries and 5 keys.
 fn refuse_mask(mask: impl Mask) -> String {
     sdpa(view([2, 4, 3, 8]), view([2, 4, 5, 8]), view([2, 4, 5, 8]), mask).unwrap_err().to_string()
@@ -110,6 +157,13 @@ fn masks_of_another_problem() {
     assert!(refuse_mask(PrefixLm { prefix: vec![] }).contains("prefix-LM mask has 0 lengths"));
     assert!(refuse_mask(Documents::new(&[0, 2], ()).unwrap()).contains("query documents has 2 positions and needs 3"));
     assert!(refuse_mask(Documents::with_keys(&[0, 3], &[0, 4], ()).unwrap()).contains("key documents has 4 positions and needs 5"));
+    let positions = [0; 64];
+    let spans = |first, end| {
+        let [first, end] = [first, end].map(|shape| View::new(&positions, shape).unwrap());
+        refuse_mask(Spans::new(first, end))
+    };
+    assert!(spans([2, 4, 2, 1], [1; 4]).starts_with("first keys of spans has shape [2, 4, 2, 1] and scores have"));
+    assert_eq!(spans([1; 4], [1, 1, 3, 5]), "ends of spans has 5 elements for each query and needs 1, a position among the keys");
     assert!(refuse_mask(Blocks::new(2, 2, vec![true; 4], [1, 1, 2, 2]).unwrap()).contains("block map has shape [1, 1, 2, 2]"));
     assert!(refuse_mask((Causal::UpperLeft, Padding::new([1, 2, 3]))).contains("padding"), "inside a tuple too");
     assert!(refuse_mask(Some(Padding::new([1, 2, 3]))).contains("padding"));
@@ -157,7 +211,7 @@ fn masks_that_cannot_be() {
     assert_eq!(text(Documents::new(&[1, 2], ()).unwrap_err()), "query document boundary 0 is 1 and must be 0");
     assert_eq!(
         text(Documents::new(&[0, 4, 3], ()).unwrap_err()),
-        "query document boundary 2 is 3 and must be at least 4, the one before it"
+        "query document boundary 2 is 3 and must be at least 4, the one before it, and below 2^30"
     );
     assert!(
         text(Documents::with_keys(&[0, 1], &[0, 1, 2], ()).unwrap_err()).contains("key documents has 3 boundaries and needs 2")

@@ -132,7 +132,7 @@ fn a_plan_says_why() {
 #[test]
 fn a_plan_shares_out_the_keys_of_long_sequences() {
     let mut cache =
-        KvCache::new(CacheShape { layers: 1, pages: 400, page_size: 16, kv_heads: 1, head_dim: 4, value_dim: 4 }).unwrap();
+        KvCache::new(CacheShape { layers: 1, pages: 400, page_size: 16, kv_heads: 1, head_dim: 128, value_dim: 128 }).unwrap();
     let seqs: Vec<Sequence> = [3, 5000, 7, 1]
         .into_iter()
         .map(|len| {
@@ -141,10 +141,10 @@ fn a_plan_shares_out_the_keys_of_long_sequences() {
             seq
         })
         .collect();
-    let q = [0.5f32; 4 * 4];
+    let q = [0.5f32; 4 * 128];
     let (attention, seqs) = (Attention::new(), seqs.iter().collect::<Vec<_>>());
     let why = |seqs: &[&Sequence]| {
-        let q = View::new(&q[..4 * seqs.len()], [seqs.len(), 1, 1, 4]).unwrap();
+        let q = View::new(&q[..128 * seqs.len()], [seqs.len(), 1, 1, 128]).unwrap();
         attention.plan(q, Kv::Paged { cache: &cache, layer: 0, seqs }).unwrap().why()
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
@@ -152,5 +152,6 @@ fn a_plan_shares_out_the_keys_of_long_sequences() {
         assert!(why(&seqs).ends_with("over 2 threads, and the keys of long sequences"), "{}", why(&seqs));
         assert!(why(&[seqs[1]; 4]).ends_with("4 blocks of query rows shared out over 2 threads"), "{}", why(&[seqs[1]; 4]));
         assert!(why(&[seqs[1]]).ends_with("so the keys are shared out too"), "{}", why(&[seqs[1]]));
+        assert!(why(&[seqs[0]; 2]).ends_with("2 blocks of query rows in one thread"), "{}", why(&[seqs[0]; 2]));
     });
 }

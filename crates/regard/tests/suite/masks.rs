@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 
-use regard::{Blockwise, Causal, Dilated, Fixed, Global, Mask, PrefixLm, RandomKeys, Shape, Slope, Strided, Tile, Window};
+use regard::{
+    BiasSink, Blockwise, Causal, Dilated, Either, Fixed, Global, Mask, Pair, PrefixLm, RandomKeys, Shape, Slope, Strided, Tile,
+    Window,
+};
+use regard_testing::by_ref::ByRef;
 use regard_testing::case::{Case, shape};
 use regard_testing::oracle::BiasTruth;
 use regard_testing::rng::Rng;
@@ -87,6 +91,58 @@ fn masks_that_are_formulas_skip_every_tile_they_can() {
     }
 }
 
+/// A row longer than any tile has, for every mask and score: as one pair after another.
+#[test]
+fn rows_are_their_pairs_one_after_another() {
+    let shape = shape([2, 2, 1, 200, 150, 1, 1]);
+    let mut rng = Rng::new(11);
+    let row = |rng: &mut Rng| {
+        let queries = range(shape.q_len, rng);
+        let at = shape.pair(rng.below(2), rng.below(2), queries.start as usize, rng.below(shape.kv_len));
+        (at, queries.map(|q| at.with(q, at.kv)).collect::<Vec<Pair>>())
+    };
+    masks(&shape, 0, &mut |name: &str, mask: &dyn Mask| {
+        for _ in 0..40 {
+            let (at, pairs) = row(&mut rng);
+            let before: Vec<u32> = pairs.iter().map(|_| rng.pick(&[0, u32::MAX])).collect();
+            for (name, mask) in [(name, mask), ("either", &Either(Causal::UpperLeft, ByRef(mask)))] {
+                let mut keep = before.clone();
+                mask.keep_row(at, &mut keep);
+                let expected = pairs.iter().zip(&before).map(|(&p, &before)| if mask.keep(p) { before } else { 0 });
+                assert!(keep.into_iter().eq(expected), "{name} at {at:?}");
+            }
+        }
+    });
+    scores(&shape, 0, &mut |name: &str, score: &dyn Slope, _: Option<BiasTruth<'_>>| {
+        for _ in 0..40 {
+            let (at, pairs) = row(&mut rng);
+            let s: Vec<f32> = pairs.iter().map(|_| rng.normal() as f32).collect();
+            let before: Vec<f32> = pairs.iter().map(|_| if rng.chance(0.2) { 0.0 } else { rng.normal() as f32 }).collect();
+            let (mut scored, mut pulled, mut sink, mut expected_sink) = (s.clone(), before.clone(), Sum::default(), Sum::default());
+            score.score_row(at, &mut scored);
+            score.pull_row(at, &s, &mut pulled, &mut sink);
+            let each = || pairs.iter().zip(&s);
+            assert!(scored.into_iter().eq(each().map(|(&p, &s)| score.score(s, p))), "{name} at {at:?}");
+            let expected = each().zip(&before).map(|((&p, &s), &ds)| match ds == 0.0 {
+                true => 0.0,
+                false => score.pull(s, p, ds, &mut expected_sink),
+            });
+            assert!(pulled.into_iter().eq(expected), "{name} at {at:?}");
+            assert_eq!(sink.0, expected_sink.0, "{name} at {at:?}");
+        }
+    });
+}
+
+/// What a score gathers, pair by pair.
+#[derive(Default)]
+struct Sum(Vec<(Pair, f32)>);
+
+impl BiasSink for Sum {
+    fn add(&mut self, p: Pair, ds: f32) {
+        self.0.push((p, ds));
+    }
+}
+
 /// Central differences in f32: a step of 2⁻⁷ loses about 2⁻¹⁵ to rounding and as much to curvature.
 #[test]
 fn slopes_are_derivatives() {
@@ -106,4 +162,20 @@ fn slopes_are_derivatives() {
         }
     };
     scores(&case.shape, case.seed, &mut examine);
+}
+
+/// Sizes of nothing, and more queries than there are positions.
+#[test]
+fn random_keys_of_odd_sizes() {
+    for (each, heads, len) in [(0, 1, 9), (0, 0, 0), (3, 0, 9), (0, 2, 0), (9, 2, 9), (1, 1, 1)] {
+        let mask = RandomKeys::new(each, [heads, len], 5).unwrap();
+        for (q_len, kv_len) in [(1, 1), (12, 9), (2, 9), (1, 30)] {
+            let at = shape([1, 2, 2, q_len, kv_len, 1, 1]).pair(0, 1, 0, 0);
+            let (q, kv) = (0..q_len as u32, 0..kv_len as u32);
+            let seen = kv.clone().filter(|&j| mask.keep(at.with(q_len as u32 - 1, j))).count();
+            assert!(seen <= each as usize, "{each} of {len}: {seen} of {kv_len}");
+            let hidden = q.clone().all(|i| kv.clone().all(|j| !mask.keep(at.with(i, j))));
+            assert_eq!(mask.tile(q, kv, at) == Tile::Hidden, hidden, "{each} of {len}, {q_len}x{kv_len}");
+        }
+    }
 }

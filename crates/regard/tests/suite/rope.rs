@@ -82,9 +82,9 @@ fn scores_depend_on_distances_only() {
 fn positions_that_cannot_be() {
     let text = |e: Error| e.to_string();
     let rope = |dim| Rope::new(dim, 1e4, RopeStyle::HalfSplit);
-    for dim in [0, 7] {
+    for dim in [0, 7, (1 << 20) + 2] {
         let text = text(rope(dim).unwrap_err());
-        assert_eq!(text, format!("head dimension of a rotary embedding is {dim} and must be even and positive"));
+        assert_eq!(text, format!("head dimension of a rotary embedding is {dim} and must be even, positive and at most 2^20"));
     }
     for theta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(Rope::new(8, theta, RopeStyle::HalfSplit).is_err(), "{theta}");

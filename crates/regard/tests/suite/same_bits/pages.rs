@@ -1,6 +1,6 @@
 //! Pages: of any size, in any order, shared or not, they give what dense arrays give.
 
-use regard::{CacheShape, Element, Grads, Kv, KvCache, Output, Pair, Sequence, Tensor};
+use regard::{CacheShape, Element, Grads, GradsMut, Kv, KvCache, Mask, Output, Pair, Plan, Sequence, Slope, Tensor, View};
 use regard_testing::case::{Case, Inputs};
 use regard_testing::layout::Layout;
 use regard_testing::part::Part;
@@ -90,6 +90,11 @@ impl Property for Ragged {
         let plan = attention.plan(inputs.q.view(), Kv::Paged { cache: &cache, layer: 0, seqs: &refs }).unwrap();
         let output = plan.forward().unwrap();
         let grads = plan.backward(&output, inputs.d_out.view()).unwrap();
+        assert!(
+            grad_bits(&grads) == grad_bits(&into_nan(&plan, &output, inputs.d_out.view())),
+            "{}",
+            problem.context(kernel, "into NaN")
+        );
         for (b, len) in seqs.iter().map(Sequence::len).enumerate() {
             let (one, one_grads) = Ragged::alone(problem, kernel, b, len);
             let context = |what| problem.context(kernel, &format!("{what} of {b} with {len} keys"));
@@ -102,6 +107,24 @@ impl Property for Ragged {
             assert!(bits(&one_grads.dv) == of_keys(&grads.dv), "{}", context("dv"));
         }
     }
+}
+
+/// The gradients, written to memory that held NaN.
+fn into_nan<T: Element, M: Mask, S: Slope>(plan: &Plan<'_, T, M, S>, output: &Output<T>, d_out: View<'_, T>) -> Grads<T> {
+    let nan = |like: &Tensor<T>| Tensor::from_vec(vec![T::from_f32(f32::NAN); like.data().len()], like.shape()).unwrap();
+    let mut grads = plan.backward(output, d_out).unwrap();
+    (grads.dq, grads.dk, grads.dv) = (nan(&grads.dq), nan(&grads.dk), nan(&grads.dv));
+    grads.dbias.iter_mut().for_each(|dbias| dbias.data_mut().fill(f32::NAN));
+    grads.dsinks.iter_mut().for_each(|dsinks| dsinks.fill(f32::NAN));
+    let to = GradsMut {
+        dq: grads.dq.view_mut(),
+        dk: grads.dk.view_mut(),
+        dv: grads.dv.view_mut(),
+        dbias: grads.dbias.as_mut().map(Tensor::data_mut),
+        dsinks: grads.dsinks.as_deref_mut(),
+    };
+    plan.backward_into(output.out.view(), output.lse.view(), d_out, to).unwrap();
+    grads
 }
 
 #[test]
