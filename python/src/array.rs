@@ -1,0 +1,523 @@
+//! Arrays of other libraries: where their numbers lie, and new ones of the same kind. Unsafe room: foreign memory.
+#![allow(unsafe_code)]
+
+use half::{bf16, f16};
+use numpy::npyffi::{_PyArray_GET_ITEM_DATA, NPY_ARRAY_WRITEABLE};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple, PyType};
+use regard::{Element, View, ViewMut};
+
+use crate::dlpack::{Buffer, DataType, DlTensor, ExchangeApi, Owned, host};
+use crate::error::{OrRaise, room, value, wrong_type};
+
+/// The most dimensions that an array may have.
+pub(crate) const MAX_DIMS: usize = 8;
+
+/// The type of an array's elements, as far as this package reads any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    F32,
+    F16,
+    Bf16,
+    Bool,
+    Int { bytes: u8, signed: bool },
+}
+
+impl Dtype {
+    /// The name users see.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "float32",
+            Dtype::F16 => "float16",
+            Dtype::Bf16 => "bfloat16",
+            Dtype::Bool => "bool",
+            Dtype::Int { signed: true, .. } => "a signed integer",
+            Dtype::Int { signed: false, .. } => "an unsigned integer",
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::Bool => 1,
+            Dtype::Int { bytes, .. } => bytes.into(),
+        }
+    }
+
+    fn of_dlpack(name: &str, dtype: DataType) -> PyResult<Dtype> {
+        match (dtype.code, dtype.bits, dtype.lanes) {
+            (2, 32, 1) => Ok(Dtype::F32),
+            (2, 16, 1) => Ok(Dtype::F16),
+            (4, 16, 1) => Ok(Dtype::Bf16),
+            (6, 8, 1) => Ok(Dtype::Bool),
+            (code @ (0 | 1), bits @ (8 | 16 | 32 | 64), 1) => Ok(Dtype::Int { bytes: bits / 8, signed: code == 0 }),
+            (code, bits, _) => {
+                let kind = match code {
+                    2 => "float",
+                    5 => "complex",
+                    _ => "number of another kind",
+                };
+                Err(unreadable(name, &format!("a {kind} of {bits} bits")))
+            }
+        }
+    }
+
+    fn to_dlpack(self) -> DataType {
+        let (code, bits) = match self {
+            Dtype::F32 => (2, 32),
+            Dtype::F16 => (2, 16),
+            Dtype::Bf16 => (4, 16),
+            Dtype::Bool => (6, 8),
+            Dtype::Int { bytes, signed } => (u8::from(!signed), bytes * 8),
+        };
+        DataType { code, bits, lanes: 1 }
+    }
+
+    fn of_numpy(name: &str, dtype: &Bound<'_, PyArrayDescr>) -> PyResult<Dtype> {
+        if dtype.is_native_byteorder() == Some(false) {
+            return Err(unreadable(name, "of the other byte order"));
+        }
+        match (dtype.kind(), dtype.itemsize()) {
+            (b'f', 4) => Ok(Dtype::F32),
+            (b'f', 2) => Ok(Dtype::F16),
+            (b'b', 1) => Ok(Dtype::Bool),
+            (b'i', bytes @ (1 | 2 | 4 | 8)) => Ok(Dtype::Int { bytes: bytes as u8, signed: true }),
+            (b'u', bytes @ (1 | 2 | 4 | 8)) => Ok(Dtype::Int { bytes: bytes as u8, signed: false }),
+            (b'V', 2) if dtype.typeobj().name()? == "bfloat16" => Ok(Dtype::Bf16),
+            _ => Err(unreadable(name, &dtype.str()?.to_string())),
+        }
+    }
+}
+
+fn unreadable(name: &str, what: &str) -> PyErr {
+    PyTypeError::new_err(format!("{name} has elements of type {what} and needs float32, float16 or bfloat16"))
+}
+
+/// A type that arrays hold. Implemented for types without padding whose every bit pattern the kernels may read.
+pub(crate) trait Item: Copy {
+    const DTYPE: Dtype;
+}
+
+impl Item for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+}
+
+impl Item for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+}
+
+impl Item for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
+}
+
+/// Bytes of bools: 0 is false.
+impl Item for u8 {
+    const DTYPE: Dtype = Dtype::Bool;
+}
+
+/// Which library an array belongs to, and so its results.
+#[derive(Clone)]
+pub(crate) enum Kind<'py> {
+    Numpy(Bound<'py, PyArrayDescr>),
+    /// A library with DLPack's functions in C: PyTorch.
+    Exchange(&'static ExchangeApi),
+    /// A library of the array API standard: JAX.
+    Namespace(Bound<'py, PyAny>),
+}
+
+enum Memory<'py> {
+    Object(Bound<'py, PyAny>),
+    Tensor(Bound<'py, PyAny>, #[allow(dead_code, reason = "holds the memory")] Owned),
+    Buffer(Buffer),
+}
+
+/// A strided array somewhere in memory, with what keeps it there.
+pub(crate) struct Array<'py> {
+    name: &'static str,
+    data: *mut u8,
+    ndim: usize,
+    sizes: [usize; MAX_DIMS],
+    /// In elements.
+    steps: [isize; MAX_DIMS],
+    pub(crate) dtype: Dtype,
+    writable: bool,
+    pub(crate) kind: Kind<'py>,
+    memory: Memory<'py>,
+}
+
+impl<'py> Array<'py> {
+    /// The array that an argument is.
+    ///
+    /// # Errors
+    /// `TypeError` when it is no array, or of elements that regard does not read; `ValueError` when its memory is elsewhere, not
+    /// aligned, or cannot be what it says.
+    pub(crate) fn of(name: &'static str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        if let Ok(array) = object.cast::<PyUntypedArray>() {
+            return Self::of_numpy(name, array);
+        }
+        if let Some(api) = ExchangeApi::of(object) {
+            let tensor = api.borrow(object).map_err(|error| named(py, name, &error))?;
+            return Self::of_tensor(name, &tensor, true, Kind::Exchange(api), Memory::Object(object.clone()));
+        }
+        if object.is_instance_of::<PyType>()
+            || !object.hasattr(intern!(py, "__dlpack__"))?
+            || !object.hasattr(intern!(py, "__dlpack_device__"))?
+        {
+            return Err(wrong_type(name, object, "a numpy array, or a tensor that speaks DLPack (torch, JAX)"));
+        }
+        let tensor = Owned::of(name, object)?;
+        let kind = match object.call_method0(intern!(py, "__array_namespace__")) {
+            Ok(namespace) => Kind::Namespace(namespace),
+            Err(_) => Kind::Numpy(numpy::dtype::<f32>(py)),
+        };
+        // Arrays of the standard's libraries do not change, whatever their tensors say.
+        let writable = tensor.writable() && !matches!(kind, Kind::Namespace(_));
+        let array = Self::of_tensor(name, tensor.tensor(), writable, kind, Memory::Object(object.clone()))?;
+        Ok(Array { memory: Memory::Tensor(object.clone(), tensor), ..array })
+    }
+
+    /// As [`Array::of`], or nothing for None.
+    pub(crate) fn of_option(name: &'static str, object: Option<&Bound<'py, PyAny>>) -> PyResult<Option<Self>> {
+        object.filter(|object| !object.is_none()).map(|object| Self::of(name, object)).transpose()
+    }
+
+    fn of_numpy(name: &'static str, array: &Bound<'py, PyUntypedArray>) -> PyResult<Self> {
+        let descr = array.dtype();
+        let dtype = Dtype::of_numpy(name, &descr)?;
+        // SAFETY: the array is alive, and this reads its header.
+        let (data, flags) = unsafe {
+            let header = _PyArray_GET_ITEM_DATA(array.as_array_ptr());
+            ((*header).data, (*header).flags)
+        };
+        let item = dtype.bytes() as isize;
+        if array.strides().iter().zip(array.shape()).any(|(step, &size)| size > 1 && step % item != 0) {
+            return Err(value(format!("{name} has strides that are no multiple of its elements: copy it")));
+        }
+        let steps = array.strides().iter().map(|step| step / item);
+        let (data, writable) = (data.cast(), flags & NPY_ARRAY_WRITEABLE != 0);
+        let memory = Memory::Object(array.as_any().clone());
+        Self::checked(name, data, dtype, (array.shape().iter().copied(), steps), writable, Kind::Numpy(descr), memory)
+    }
+
+    fn of_tensor(name: &'static str, tensor: &DlTensor, writable: bool, kind: Kind<'py>, memory: Memory<'py>) -> PyResult<Self> {
+        host(name, tensor.device.kind)?;
+        let dtype = Dtype::of_dlpack(name, tensor.dtype)?;
+        let ndim = usize::try_from(tensor.ndim).ok().filter(|&n| n <= MAX_DIMS && (n == 0 || !tensor.shape.is_null()));
+        let ndim =
+            ndim.ok_or_else(|| value(format!("{name} says that it has {} dimensions and must have 0 to {MAX_DIMS}", tensor.ndim)))?;
+        let read = |from: *mut i64, to: &mut [i64]| {
+            // SAFETY: a tensor with `ndim` dimensions has that many sizes, and strides unless they are null.
+            to.iter_mut().enumerate().for_each(|(a, to)| *to = unsafe { from.add(a).read() });
+        };
+        let (mut sizes, mut steps) = ([0i64; MAX_DIMS], [1i64; MAX_DIMS]);
+        read(tensor.shape, &mut sizes[..ndim]);
+        if let Some(&size) = sizes[..ndim].iter().find(|&&size| size < 0) {
+            return Err(value(format!("{name} says that it has a size of {size} and must have sizes of 0 or more")));
+        }
+        match tensor.strides.is_null() {
+            false => read(tensor.strides, &mut steps[..ndim]),
+            true => (0..ndim.saturating_sub(1)).rev().for_each(|a| steps[a] = steps[a + 1].saturating_mul(sizes[a + 1])),
+        }
+        let data = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
+        let sizes = sizes[..ndim].iter().map(|&n| n as usize);
+        let steps = steps[..ndim].iter().map(|&n| n as isize);
+        Self::checked(name, data, dtype, (sizes, steps), writable, kind, memory)
+    }
+
+    /// Checks that the memory can be what is said of it.
+    fn checked(
+        name: &'static str,
+        data: *mut u8,
+        dtype: Dtype,
+        (shape, strides): (impl ExactSizeIterator<Item = usize>, impl Iterator<Item = isize>),
+        writable: bool,
+        kind: Kind<'py>,
+        memory: Memory<'py>,
+    ) -> PyResult<Self> {
+        let ndim = shape.len();
+        if ndim > MAX_DIMS {
+            return Err(value(format!("{name} has {ndim} dimensions and must have at most {MAX_DIMS}")));
+        }
+        let (mut sizes, mut steps) = ([1; MAX_DIMS], [0; MAX_DIMS]);
+        sizes.iter_mut().zip(shape).for_each(|(to, size)| *to = size);
+        steps.iter_mut().zip(strides).for_each(|(to, step)| *to = step);
+        let array = Array { name, data, ndim, sizes, steps, dtype, writable, kind, memory };
+        let (low, high) = array.reach();
+        let (first, bytes) = (data as i128, dtype.bytes() as i128);
+        let inside = first + low * bytes >= 0 && first + (high + 1) * bytes <= isize::MAX as i128;
+        let count = array.shape().iter().try_fold(dtype.bytes(), |n, &size| n.checked_mul(size));
+        let countable = count.is_some_and(|n| n <= isize::MAX as usize);
+        if !array.is_empty() && (data.is_null() || !inside || !countable) {
+            return Err(value(format!("{name} says that it has shape {:?}, which its memory cannot hold", array.shape())));
+        }
+        if !array.is_empty() && !(data as usize).is_multiple_of(dtype.bytes()) {
+            return Err(value(format!("{name} is not aligned to its elements: copy it")));
+        }
+        Ok(array)
+    }
+
+    /// The lowest and the highest element, from the first, that any index names.
+    fn reach(&self) -> (i128, i128) {
+        let (mut low, mut high) = (0, 0);
+        for (&size, &step) in self.shape().iter().zip(&self.steps) {
+            let reach = (size as i128 - 1) * step as i128;
+            *(if reach < 0 { &mut low } else { &mut high }) += reach;
+        }
+        (low, high)
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.sizes[..self.ndim]
+    }
+
+    /// In elements.
+    pub(crate) fn strides(&self) -> &[isize] {
+        &self.steps[..self.ndim]
+    }
+
+    /// The same array with leading dimensions of size 1, as many as are missing.
+    pub(crate) fn with_dims(mut self, ndim: usize) -> Self {
+        let missing = ndim.saturating_sub(self.ndim);
+        self.sizes.rotate_right(missing); // what is beyond the dimensions has size 1
+        self.steps.rotate_right(missing);
+        self.ndim += missing;
+        self
+    }
+
+    fn is_empty(&self) -> bool {
+        self.shape().contains(&0)
+    }
+
+    /// Refuses an array of other elements.
+    pub(crate) fn expect(&self, dtype: Dtype, why: &str) -> PyResult<()> {
+        if self.dtype == dtype {
+            return Ok(());
+        }
+        Err(PyTypeError::new_err(format!("{} is {} and must be {}, {why}", self.name, self.dtype.name(), dtype.name())))
+    }
+
+    /// The memory from the lowest to the highest element, and where in it the first one lies.
+    fn range(&self) -> (*mut u8, usize, usize) {
+        if self.is_empty() {
+            return (std::ptr::dangling_mut::<u64>().cast(), 0, 0);
+        }
+        let (low, high) = self.reach();
+        (self.data.wrapping_offset(low as isize * self.dtype.bytes() as isize), (-low) as usize, (high - low) as usize + 1)
+    }
+
+    /// Four axes of this array, read.
+    pub(crate) fn view<T: Item>(&self, axes: Axes) -> PyResult<View<'_, T>> {
+        self.view_at(0, axes)
+    }
+
+    /// Four axes of the part of this array that begins `at` elements from its first.
+    pub(crate) fn view_at<T: Item>(&self, at: isize, (shape, strides): Axes) -> PyResult<View<'_, T>> {
+        assert_eq!(T::DTYPE, self.dtype, "{}", self.name);
+        let (data, offset, len) = self.range();
+        // SAFETY: `checked` saw that this range is memory, aligned, of elements of this type; its owner lives as long as `self`.
+        // That nobody writes while it is read is the caller's duty, as with every function that lets the interpreter run on.
+        let data = unsafe { std::slice::from_raw_parts(data.cast::<T>(), len) };
+        View::strided(data, offset.wrapping_add_signed(at), shape, strides).or_raise()
+    }
+
+    /// Four axes of this array, to be written.
+    pub(crate) fn view_mut<T: Item + Element>(&mut self, axes: Axes) -> PyResult<ViewMut<'_, T>> {
+        self.view_mut_at(0, axes)
+    }
+
+    /// As [`Array::view_at`], to be written.
+    pub(crate) fn view_mut_at<T: Item + Element>(&mut self, at: isize, (shape, strides): Axes) -> PyResult<ViewMut<'_, T>> {
+        assert_eq!(T::DTYPE, self.dtype, "{}", self.name);
+        self.expect_writable()?;
+        let (data, offset, len) = self.range();
+        // SAFETY: as in `view`; the array is borrowed mutably, and `Array::apart` sees that no argument shares its memory.
+        let data = unsafe { std::slice::from_raw_parts_mut(data.cast::<T>(), len) };
+        let view = ViewMut::strided(data, offset.wrapping_add_signed(at), shape, strides);
+        view.map_err(|error| value(error.to_string().replacen("mutable view", self.name, 1)))
+    }
+
+    fn expect_writable(&self) -> PyResult<()> {
+        if self.writable { Ok(()) } else { Err(value(format!("{} is read-only and must be writable", self.name))) }
+    }
+
+    /// Refuses an output that shares memory with an input.
+    pub(crate) fn apart(&self, other: &Array<'_>) -> PyResult<()> {
+        let bytes = |array: &Array<'_>| {
+            let (data, _, len) = array.range();
+            data as usize..data as usize + len * array.dtype.bytes()
+        };
+        let (a, b) = (bytes(self), bytes(other));
+        if a.is_empty() || b.is_empty() || a.end <= b.start || b.end <= a.start {
+            return Ok(());
+        }
+        Err(value(format!("{} shares memory with {}: give it memory of its own", self.name, other.name)))
+    }
+
+    /// A new row-major array of the same library, of some type and shape, whose elements are unspecified.
+    pub(crate) fn new_like(&self, py: Python<'py>, name: &'static str, dtype: Dtype, shape: &[usize]) -> PyResult<Array<'py>> {
+        let bytes = shape.iter().try_fold(dtype.bytes(), |n, &size| n.checked_mul(size)).filter(|&n| n <= isize::MAX as usize);
+        let bytes = bytes.ok_or_else(|| value(format!("{name} would have shape {shape:?}, which no memory can hold")))?;
+        match &self.kind {
+            Kind::Numpy(descr) => Self::of(name, &new_numpy(py, descr, dtype, shape)?),
+            Kind::Exchange(api) => Self::of(name, &api.allocate(py, dtype.to_dlpack(), shape)?),
+            Kind::Namespace(namespace) => {
+                let mut buffer = Buffer::new(dtype.to_dlpack(), shape, bytes)?;
+                let steps = (0..shape.len()).map(|a| shape[a + 1..].iter().product::<usize>() as isize);
+                let (data, kind) = (buffer.data(), Kind::Namespace(namespace.clone()));
+                Self::checked(name, data, dtype, (shape.iter().copied(), steps), true, kind, Memory::Buffer(buffer))
+            }
+        }
+    }
+
+    /// The array as the object that its library's users know.
+    pub(crate) fn into_object(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match (self.memory, self.kind) {
+            (Memory::Object(object) | Memory::Tensor(object, _), _) => Ok(object),
+            (Memory::Buffer(buffer), Kind::Namespace(namespace)) => {
+                namespace.call_method1(intern!(py, "from_dlpack"), (Bound::new(py, buffer)?,))
+            }
+            _ => Err(value(format!("{} cannot be handed back", self.name))),
+        }
+    }
+}
+
+/// The sizes and strides of four axes.
+pub(crate) type Axes = ([usize; 4], [isize; 4]);
+
+fn new_numpy<'py>(py: Python<'py>, like: &Bound<'py, PyArrayDescr>, dtype: Dtype, shape: &[usize]) -> PyResult<Bound<'py, PyAny>> {
+    if dtype == Dtype::F32 && shape.iter().product::<usize>() < 1 << 16 {
+        return Ok(PyArrayDyn::<f32>::zeros(py, shape, false).into_any());
+    }
+    let descr = match dtype {
+        Dtype::F32 => numpy::dtype::<f32>(py).into_any(),
+        Dtype::F16 => PyArrayDescr::new(py, "float16")?.into_any(),
+        Dtype::Bool => numpy::dtype::<bool>(py).into_any(),
+        Dtype::Bf16 if like.itemsize() == 2 && like.kind() == b'V' => like.clone().into_any(),
+        Dtype::Bf16 => py.import("ml_dtypes")?.getattr("bfloat16")?,
+        Dtype::Int { .. } => numpy::dtype::<i64>(py).into_any(),
+    };
+    // Zeroed pages come lazily from the system, and cost nothing more.
+    py.import(intern!(py, "numpy"))?.call_method1(intern!(py, "empty"), (shape, descr))
+}
+
+/// An error of a tensor's own library, with the argument's name before it.
+fn named(py: Python<'_>, name: &str, error: &PyErr) -> PyErr {
+    let text = error.value(py).to_string();
+    value(format!("{name} gives no access to its memory: {}", text.lines().next().unwrap_or_default()))
+}
+
+/// Whether an object is a list or a tuple: other sequences may say any length.
+pub(crate) fn is_list(object: &Bound<'_, PyAny>) -> bool {
+    object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>()
+}
+
+/// The entries of a list or a tuple.
+pub(crate) fn list<'py>(name: &str, object: &Bound<'py, PyAny>, of: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    if is_list(object) { object.extract() } else { Err(wrong_type(name, object, &format!("a list of {of}"))) }
+}
+
+/// Integers: of an array, or of a list.
+pub(crate) fn integers(name: &'static str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    if is_list(object) {
+        return object.extract().map_err(|_| wrong_type(name, object, "a list of integers, or an array of them"));
+    }
+    let array = Array::of(name, object)?;
+    if array.shape().len() != 1 {
+        return Err(value(format!("{name} has {} dimensions and needs 1", array.shape().len())));
+    }
+    array.integers()
+}
+
+impl Array<'_> {
+    /// The elements in row-major order, where they are integers.
+    pub(crate) fn integers(&self) -> PyResult<Vec<i64>> {
+        let Dtype::Int { bytes, signed } = self.dtype else {
+            let (name, dtype) = (self.name, self.dtype.name());
+            return Err(PyTypeError::new_err(format!("{name} is {dtype} and must be an array of integers")));
+        };
+        let read = |at: *const u8| -> Option<i64> {
+            // SAFETY: `checked` saw that every element is inside the memory and aligned.
+            unsafe {
+                Some(match (bytes, signed) {
+                    (1, true) => at.cast::<i8>().read().into(),
+                    (1, false) => at.read().into(),
+                    (2, true) => at.cast::<i16>().read().into(),
+                    (2, false) => at.cast::<u16>().read().into(),
+                    (4, true) => at.cast::<i32>().read().into(),
+                    (4, false) => at.cast::<u32>().read().into(),
+                    (_, true) => at.cast::<i64>().read(),
+                    (_, false) => i64::try_from(at.cast::<u64>().read()).ok()?,
+                })
+            }
+        };
+        let mut all = room(self.name, self.shape().iter().product())?;
+        for offset in self.offsets() {
+            let number = read(self.data.wrapping_offset(offset * bytes as isize));
+            all.push(number.ok_or_else(|| value(format!("{} has a number beyond 2^63", self.name)))?);
+        }
+        Ok(all)
+    }
+
+    /// The elements in row-major order, where they are of this type.
+    pub(crate) fn elements<T: Item>(&self, why: &str) -> PyResult<Vec<T>> {
+        self.expect(T::DTYPE, why)?;
+        // SAFETY: as in `integers`.
+        let read = |offset: isize| unsafe { self.data.wrapping_offset(offset * size_of::<T>() as isize).cast::<T>().read() };
+        let mut all = room(self.name, self.shape().iter().product())?;
+        all.extend(self.offsets().map(read));
+        Ok(all)
+    }
+
+    /// Where the elements lie from the first, in row-major order.
+    fn offsets(&self) -> impl Iterator<Item = isize> + '_ {
+        let count = self.shape().iter().product::<usize>();
+        (0..count).map(|mut i| {
+            let mut offset = 0;
+            for (&size, &step) in self.shape().iter().zip(self.strides()).rev() {
+                offset += (i % size) as isize * step;
+                i /= size;
+            }
+            offset
+        })
+    }
+}
+
+impl Array<'_> {
+    /// Bools in place, with where in the slice the first one lies: where every byte between is a bool too.
+    pub(crate) fn bools(&self) -> Option<(&[bool], usize)> {
+        let (data, offset, len) = self.range();
+        let dense: usize = self.shape().iter().zip(self.strides()).filter(|(_, step)| **step != 0).map(|(size, _)| size).product();
+        if self.dtype != Dtype::Bool || len > dense {
+            return None;
+        }
+        // SAFETY: as in `view`; a bool is a byte that is 0 or 1, which is seen to here.
+        let bytes = unsafe { std::slice::from_raw_parts(data, len) };
+        let bools = bytes.iter().fold(0, |all, byte| all | byte) <= 1;
+        // SAFETY: every byte is 0 or 1.
+        bools.then(|| (unsafe { std::slice::from_raw_parts(data.cast::<bool>(), len) }, offset))
+    }
+}
+
+impl Array<'_> {
+    /// The elements of a new row-major array of float32.
+    pub(crate) fn numbers_mut(&mut self) -> PyResult<&mut [f32]> {
+        let count = self.shape().iter().product();
+        let view = self.view_mut::<f32>(crate::masks::row_major([1, 1, 1, count]))?;
+        Ok(view.into_parts().0)
+    }
+
+    /// Writes a new row-major array.
+    pub(crate) fn fill<T: Item + Element>(&mut self, from: &[T], axes: Axes) -> PyResult<()> {
+        self.view_mut::<T>(axes)?.into_parts().0.copy_from_slice(from);
+        Ok(())
+    }
+}
