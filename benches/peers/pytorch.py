@@ -127,4 +127,5 @@ def outputs(case, *arrays):
     return {"fused": fused.float().numpy(), "unfused": unfused.float().numpy()}
 
 
-serve(f"PyTorch {torch.__version__}", prepare, torch.set_num_threads, outputs)
+if __name__ == "__main__":
+    serve(f"PyTorch {torch.__version__}", prepare, torch.set_num_threads, outputs)
