@@ -9,7 +9,7 @@ use regard_testing::zoo::{VisitMask, VisitScore, masks, scores};
 use crate::run::{grad_bits, output_bits, run};
 
 /// Asserts that two rules give the same output and gradients on every kernel.
-fn same<M: Mask, S: Slope>(case: &Case, name: &str, own: (&M, &S), chosen: (&Box<dyn Mask + '_>, &Box<dyn Slope + '_>)) {
+fn same<M: Mask, S: Slope, N: Mask, U: Slope>(case: &Case, name: &str, own: (&M, &S), chosen: (&N, &U)) {
     let inputs = case.inputs::<f32>();
     for kernel in crate::run::kernels() {
         let (output, grads) = run(case, kernel, &inputs, own.0, own.1);
