@@ -5,7 +5,7 @@ use regard_core::Shape;
 
 /// Multiply-adds below which the calling thread does all: waking another takes as long as they do.
 ///
-/// 2²⁰ take 10 µs with AVX-512 and 40 with AVX2; a thread that sleeps takes 20 to 50 to begin.
+/// With AVX2 2²⁰ take some 60 µs, and a thread that sleeps takes some 35 to begin: docs/performance.md, "Small problems alone".
 const ALONE: usize = 1 << 20;
 
 /// Whether the calling thread does a pass alone, of which each pair of query and key takes so many multiply-adds.

@@ -31,6 +31,17 @@ impl Mask for Spans<'_> {
         (first <= p.kv) & (p.kv < end)
     }
 
+    #[inline(always)]
+    fn keep_row(&self, at: Pair, keep: &mut [u32]) {
+        each(&self.first, at, keep, |first| first <= at.kv);
+        each(&self.end, at, keep, |end| at.kv < end);
+    }
+
+    /// The elements of a row of queries are neighbours.
+    fn in_rows(&self) -> bool {
+        true
+    }
+
     /// Hidden or Clear where the extremes of the spans say so.
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         let (first, end) = (extremes(&self.first, &q, at), extremes(&self.end, &q, at));
@@ -52,12 +63,29 @@ impl Mask for Spans<'_> {
     }
 }
 
+/// Keeps the queries of a row whose element says so.
+#[inline(always)]
+fn each(of: &View<'_, u32>, at: Pair, keep: &mut [u32], sees: impl Fn(u32) -> bool) {
+    let bits = |sees: bool| u32::from(sees).wrapping_neg();
+    let q = at.q..at.q + keep.len() as u32;
+    match of.broadcast_queries(&q, at) {
+        Some(&[one]) => keep.iter_mut().for_each(|keep| *keep &= bits(sees(one))),
+        Some(row) => keep.iter_mut().zip(row).for_each(|(keep, &x)| *keep &= bits(sees(x))),
+        None => {
+            let all = q.map(|q| of.broadcast_at(at.with(q, 0)).unwrap_or(0));
+            keep.iter_mut().zip(all).for_each(|(keep, x)| *keep &= bits(sees(x)));
+        }
+    }
+}
+
 /// The least and the greatest element of some queries.
 fn extremes(of: &View<'_, u32>, q: &Range<u32>, at: Pair) -> (u32, u32) {
-    let all = |(low, high): (u32, u32), x: u32| (low.min(x), high.max(x));
-    let none = (u32::MAX, 0);
     match of.broadcast_queries(q, at) {
-        Some(row) => row.iter().copied().fold(none, all),
-        None => q.clone().filter_map(|q| of.broadcast_at(at.with(q, 0))).fold(none, all),
+        // One fold after the other: each is a loop over vectors.
+        Some(row) => (row.iter().copied().fold(u32::MAX, u32::min), row.iter().copied().fold(0, u32::max)),
+        None => {
+            let all = q.clone().filter_map(|q| of.broadcast_at(at.with(q, 0)));
+            all.fold((u32::MAX, 0), |(low, high), x| (low.min(x), high.max(x)))
+        }
     }
 }

@@ -87,15 +87,20 @@ fn listed(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
     }
 }
 
-/// Spans of every query, or of each sequence and head, some of them empty or beyond the last key.
+/// Spans of every query, or of each sequence and head, some of them empty or beyond the last key; neighbours in memory, or not.
 fn spans(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitMask) {
     let [b, h, q, kv] = shape.scores();
-    for (firsts, ends) in [([b, h, q, 1], [b, h, q, 1]), ([1, 1, q, 1], [b, 1, 1, 1]), ([1, 1, 1, 1], [1, h, q, 1])] {
+    for (firsts, ends, step) in
+        [([b, h, q, 1], [b, h, q, 1], 1), ([1, 1, q, 1], [b, 1, 1, 1], 3), ([1, 1, 1, 1], [1, h, q, 1], 1), ([1; 4], [1; 4], 1)]
+    {
         let mut some = |sizes: [usize; 4], from: usize| -> Vec<u32> {
-            (0..sizes.iter().product()).map(|_| (from + rng.below(kv / 2 + 2)) as u32).collect()
+            (0..sizes.iter().product::<usize>() * step).map(|_| (from + rng.below(kv / 2 + 2)) as u32).collect()
         };
         let (first, end) = (some(firsts, 0), some(ends, kv / 2));
-        let [first, end] = [(&first, firsts), (&end, ends)].map(|(of, sizes)| View::new(of, sizes).expect("a slice of its shape"));
+        let [first, end] = [(&first, firsts), (&end, ends)].map(|(of, [b, h, q, one])| {
+            let strides = [h * q * step, q * step, step, 1].map(|n| n as isize);
+            View::strided(of, 0, [b, h, q, one], strides).expect("a slice of its shape")
+        });
         visitor.mask(&format!("spans from {firsts:?} to {ends:?}"), &Spans::new(first, end));
     }
 }
