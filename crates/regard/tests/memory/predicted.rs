@@ -50,8 +50,8 @@ fn in_every_type(threads: usize, check: impl Fn(f64, &str) + Sync) {
     }
 }
 
-/// One test, since the count is one. Within a factor of 1.5 for one thread: what is small is left out of the prediction. The threads of a pool need not be at their peaks together, so several take at most what is
-/// predicted; a tenth is for rayon's own work.
+/// One test, since the count is one. Within a factor of 1.5 for one thread: what is small is left out of the prediction. The threads of
+/// a pool need not be at their peaks together, so several take at most what is predicted; a tenth is for rayon's own work.
 #[test]
 fn working_memory_is_as_predicted() {
     in_every_type(1, |ratio, context| assert!((1.0 / 1.5..1.5).contains(&ratio), "{context}"));
