@@ -371,7 +371,7 @@ impl<'py> Array<'py> {
             Kind::Exchange(api) => Self::of(name, &api.allocate(py, dtype.to_dlpack(), shape)?),
             Kind::Namespace(namespace) => {
                 let mut buffer = Buffer::new(dtype.to_dlpack(), shape, bytes)?;
-                let steps = (0..shape.len()).map(|a| shape[a + 1..].iter().product::<usize>() as isize);
+                let steps = row_major_strides(shape).into_iter();
                 let (data, kind) = (buffer.data(), Kind::Namespace(namespace.clone()));
                 Self::checked(name, data, dtype, (shape.iter().copied(), steps), true, kind, Memory::Buffer(buffer))
             }
@@ -388,6 +388,11 @@ impl<'py> Array<'py> {
             _ => Err(value(format!("{} cannot be handed back", self.name))),
         }
     }
+}
+
+/// The strides of a row-major array.
+pub(crate) fn row_major_strides(shape: &[usize]) -> Vec<isize> {
+    (0..shape.len()).map(|a| shape[a + 1..].iter().product::<usize>() as isize).collect()
 }
 
 /// The sizes and strides of four axes.

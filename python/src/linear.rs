@@ -166,10 +166,7 @@ fn tensor<'py, T: Item + Element>(
     tensor: &Tensor<T>,
     ndim: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let shape = tensor.shape();
-    let mut array = like.new_like(py, name, T::DTYPE, &shape[4 - ndim..])?;
-    array.fill(tensor.data(), row_major(shape))?;
-    array.into_object(py)
+    squeezed(py, like, name, tensor, &tensor.shape()[4 - ndim..])
 }
 
 /// The gradients `(dq, dk, dv, ddecay, dbeta, dstate)` of `sum(d_out · out) + sum(d_state · state)`; the last three in float32.

@@ -205,17 +205,7 @@ fn padding(lengths: &Bound<'_, PyAny>) -> PyResult<PyMask> {
 fn spans(first: &Bound<'_, PyAny>, end: &Bound<'_, PyAny>) -> PyResult<PyMask> {
     let rows = |name: &'static str, object: &Bound<'_, PyAny>| -> PyResult<Rows> {
         let array = Array::of(name, object)?;
-        let shape = match *array.shape() {
-            [q] => [1, 1, q, 1],
-            [h, q] => [1, h, q, 1],
-            [b, h, q] => [b, h, q, 1],
-            _ => {
-                return Err(value(format!(
-                    "{name} has {} dimensions and needs 1 to 3: [batch, heads, q_len]",
-                    array.shape().len()
-                )));
-            }
-        };
+        let shape = query_rows(&array)?;
         let clamp = |n: i64| u32::try_from(n.max(0)).unwrap_or(u32::MAX);
         Ok(Rows { data: array.integers()?.into_iter().map(clamp).collect(), shape })
     };
@@ -304,14 +294,22 @@ impl<T: Copy> Rows<T> {
     }
 }
 
+/// The shape `[batch, heads, q_len, 1]` of an array of numbers for each query, whose first axes may be missing.
+fn query_rows(array: &Array<'_>) -> PyResult<[usize; 4]> {
+    match *array.shape() {
+        [q] => Ok([1, 1, q, 1]),
+        [h, q] => Ok([1, h, q, 1]),
+        [b, h, q] => Ok([b, h, q, 1]),
+        _ => {
+            let (name, ndim) = (array.name(), array.shape().len());
+            Err(value(format!("{name} has {ndim} dimensions and needs 1 to 3: [batch, heads, q_len]")))
+        }
+    }
+}
+
 pub(crate) fn centre_rows(object: &Bound<'_, PyAny>) -> PyResult<Rows<f32>> {
     let array = Array::of("centres", object)?;
-    let shape = match *array.shape() {
-        [q] => [1, 1, q, 1],
-        [h, q] => [1, h, q, 1],
-        [b, h, q] => [b, h, q, 1],
-        _ => return Err(value(format!("centres has {} dimensions and needs 1 to 3: [batch, heads, q_len]", array.shape().len()))),
-    };
+    let shape = query_rows(&array)?;
     Ok(Rows { data: array.elements("a position among the keys")?, shape })
 }
 

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use regard::{Attention, Bias, Bools, Causal, Element, Mask, Slope, View, ViewMut};
 
-use crate::array::{Array, Axes, Dtype, Item, Kind, MAX_DIMS};
+use crate::array::{Array, Axes, Dtype, Item, Kind, MAX_DIMS, row_major_strides};
 use crate::attention::{Inputs, for_type, wants_gradients};
 use crate::error::{OrRaise, as_torch, filled, value};
 use crate::threads::{compute_plan, forced_kernel};
@@ -205,7 +205,7 @@ impl<'py> Sdpa<'py> {
         let mut out = self.inputs.q.new_like(py, "output", self.inputs.q.dtype, &shape)?;
         let rows = self.leading.sizes[self.leading.sizes.len().saturating_sub(2)..].iter().product::<usize>() * q_len;
         let mut lse = filled("log-sum-exp", rows)?;
-        let strides: Vec<_> = (0..shape.len()).map(|a| shape[a + 1..].iter().product::<usize>() as isize).collect();
+        let strides = row_major_strides(&shape);
         let masks = self.mask_rows()?;
         for i in 0..self.leading.problems() {
             let (offset, axes) = self.leading.axes(i, &shape, &strides, None);
@@ -251,9 +251,7 @@ impl<'py> Sdpa<'py> {
             Some((slice, offset)) => MaskRows::Bools { slice: Cow::Borrowed(slice), offset, strides: mask.strides().to_vec() },
             None => {
                 let slice = mask.elements::<u8>("True takes part")?.into_iter().map(|byte| byte != 0).collect();
-                let shape = mask.shape();
-                let strides = (0..shape.len()).map(|a| shape[a + 1..].iter().product::<usize>() as isize).collect();
-                MaskRows::Bools { slice: Cow::Owned(slice), offset: 0, strides }
+                MaskRows::Bools { slice: Cow::Owned(slice), offset: 0, strides: row_major_strides(mask.shape()) }
             }
         })
     }

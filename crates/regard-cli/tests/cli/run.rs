@@ -51,7 +51,7 @@ fn json_tells_text_and_numbers() {
     assert!(object["prompt_tokens_per_second"].as_f64().unwrap() > 0.0);
     assert!(object["generation_tokens_per_second"].as_f64().unwrap() > 0.0);
     assert!(object["kv_bytes"].as_u64().unwrap() > 0);
-    let kernels = ["avx512bf16", "avx512", "avx2", "scalar"];
+    let kernels = ["amx", "avx512bf16", "avx512", "avx2", "scalar"];
     assert!(kernels.contains(&object["kernel"].as_str().unwrap()));
     let forced = regard().args(["run", "x", "--max-tokens", "2", "--json"]).env("REGARD_KERNEL", "scalar").output().unwrap();
     assert_eq!(serde_json::from_str::<Value>(&text(&forced)).unwrap()["kernel"], "scalar");
@@ -63,7 +63,7 @@ fn json_tells_text_and_numbers() {
 fn statistics_go_to_stderr() {
     let output = run(&["Once", "--max-tokens", "5", "--seed", "9", "--stats"]);
     let said = stderr(&output);
-    for part in ["prompt ", "generation  5 tokens, ", "tokens/s", "seed        9", "KV cache ", "bytes", "kernel ", "threads"] {
+    for part in ["prompt ", "generation  5 tokens, ", "tokens/s", "seed        9", "KV cache ", "bytes", "kernel ", "thread"] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
     assert!(!text(&output).contains("tokens/s"));
