@@ -219,9 +219,9 @@ impl<'a, T: Element> View<'a, T> {
         }
     }
 
-    /// Rows `first..first + rows` of head `[b, h]` in place, with the distance between rows: f32 whose rows are dense and ascend.
+    /// Rows `first..first + rows` of head `[b, h]` in place, with the distance between rows, where those are dense and ascend.
     #[inline(always)]
-    pub fn rows_in_place(&self, b: usize, h: usize, first: usize, rows: usize) -> Option<(&'a [f32], usize)> {
+    pub fn rows_in_place(&self, b: usize, h: usize, first: usize, rows: usize) -> Option<(&'a [T], usize)> {
         let [_, _, row, one] = self.layout.strides;
         let dim = self.layout.shape[3];
         if (one != 1 && dim > 1) || row < 0 || rows == 0 {
@@ -229,7 +229,7 @@ impl<'a, T: Element> View<'a, T> {
         }
         let at = self.layout.position([b, h, first, 0]);
         let end = at + (rows - 1) * row as usize + dim;
-        Some((T::as_f32(self.data.get(at..end)?)?, row as usize))
+        Some((self.data.get(at..end)?, row as usize))
     }
 }
 

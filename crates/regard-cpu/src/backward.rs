@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use regard_core::{BiasSink, Element, Pair, Shape, View, ViewMut};
 
 use crate::block::ranges;
+use crate::lines::Lines;
 use crate::rule::SlopeRule;
 use crate::scatter::{RowWriter, split};
 use crate::share::{share, threads};
@@ -152,7 +153,7 @@ impl<T: Element> Pass<'_, T> {
         let (queries, keys) = (self.groups(self.group_rows()), self.groups(self.p.shape.kv_len));
         let writers = split(dk, keys.clone()).into_iter().zip(split(dv, keys)).zip(split(dq, queries));
         share(self.threads, writers.enumerate().collect(), |(i, ((mut dk, mut dv), mut dq))| {
-            let mut dq_f32 = vec![0.0; self.group_rows() * self.head_dim()];
+            let mut dq_f32 = Lines::zeros(self.group_rows() * self.head_dim());
             for chunk in self.key_chunks(i) {
                 self.keys(i, chunk, Some(&mut dq_f32), &mut dk, &mut dv);
             }
@@ -175,7 +176,7 @@ impl<T: Element> Pass<'_, T> {
             first + c.start..first + c.end
         });
         split(dq, written).into_par_iter().zip(&row_chunks).for_each(|(mut dq, (i, chunk))| {
-            let mut dq_f32 = vec![0.0; chunk.len() * self.head_dim()];
+            let mut dq_f32 = Lines::zeros(chunk.len() * self.head_dim());
             for keys in self.key_chunks(*i) {
                 self.sweep(*i, keys, chunk.clone(), Wanted { dq: Some(&mut dq_f32), ..Wanted::default() });
             }
@@ -186,8 +187,8 @@ impl<T: Element> Pass<'_, T> {
     /// One chunk of keys of group `i` against all rows: writes its `dK` and `dV`.
     fn keys(&self, i: usize, keys: Range<usize>, dq: Option<&mut [f32]>, dk: &mut RowWriter<'_, T>, dv: &mut RowWriter<'_, T>) {
         let value_dim = self.p.shape.value_dim.next_multiple_of(self.p.kernel.lanes());
-        let mut dk_f32 = vec![0.0; keys.len() * self.head_dim()];
-        let mut dv_f32 = vec![0.0; keys.len() * value_dim];
+        let mut dk_f32 = Lines::zeros(keys.len() * self.head_dim());
+        let mut dv_f32 = Lines::zeros(keys.len() * value_dim);
         let wanted = Wanted { dq, dkv: Some((&mut dk_f32, &mut dv_f32)), bias: None };
         self.sweep(i, keys.clone(), 0..self.group_rows(), wanted);
         let first = i * self.p.shape.kv_len + keys.start;

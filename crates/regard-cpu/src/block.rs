@@ -157,7 +157,9 @@ pub(crate) fn rows<'a, T: Element>(
     match *kv {
         Kv::Dense { k, v } => {
             let view = if let Side::Keys = side { k } else { v };
-            if let Some((data, stride)) = view.rows_in_place(batch, head, range.start, range.len()) {
+            if let Some((data, stride)) = view.rows_in_place(batch, head, range.start, range.len())
+                && let Some(data) = T::as_f32(data)
+            {
                 return Rows { data, stride };
             }
             let dim = view.shape()[3];

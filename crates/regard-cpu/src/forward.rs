@@ -9,14 +9,15 @@ use regard_core::{Element, Shape, ViewMut};
 
 use crate::block::{RowBlock, apply, ranges, tiles};
 use crate::exp::exp;
+use crate::lines::Lines;
 use crate::packed::Packed;
 use crate::products::{Products, Query, Turned, room};
 use crate::rule::TileRule;
 use crate::scatter::{RowWriter, split};
 use crate::share::forward_threads;
-use crate::simd::{Task, Vector};
+use crate::simd::{Task, Transpose, Vector};
 use crate::walk::splits_keys;
-use crate::{Problem, SPAN, TILE};
+use crate::{Problem, ROWS, SPAN, TILE, tiled};
 
 /// Writes `out`, `[batch, q_heads, q_len, value_dim]`, and the log-sum-exp of every row, `[batch, q_heads, q_len, 1]`.
 pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut<'_, T>, lse: ViewMut<'_, f32>) {
@@ -28,11 +29,15 @@ pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut
     let band = |scratch: &mut Scratch, (blocks, rows): (&[RowBlock], Vec<_>)| {
         let split_keys = splits_keys(blocks[0].batch);
         let states = attend(p, rule, blocks, split_keys, false, scratch);
-        for ((block, state), (mut out, mut lse)) in blocks.iter().zip(&states).zip(rows) {
-            if !finish(p, block, state, &mut out, &mut lse) {
+        for ((block, state), (mut out, mut lse)) in blocks.iter().zip(states).zip(rows) {
+            let mut finish = |mut state: Partial, room: &mut Lines<f32>| {
+                let (state, out, lse) = (&mut state, &mut out, &mut lse);
+                p.kernel.run(Finish { p, block, state, out, lse, room })
+            };
+            if !finish(state, &mut scratch.rows) {
                 // Something visible is not finite, or a hidden value was: weights of zero must not touch their values.
                 let careful = attend(p, rule, std::slice::from_ref(block), split_keys, true, scratch);
-                finish(p, block, &careful[0], &mut out, &mut lse);
+                careful.into_iter().for_each(|state| _ = finish(state, &mut scratch.rows));
             }
         }
     };
@@ -44,19 +49,20 @@ pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut
     }
 }
 
-/// Row blocks that take turns with each span of keys, so that keys and values are prepared once for all of them: at most so many.
-/// Their outputs together stay in the second-level cache.
-const BAND: usize = 8;
+/// Numbers in the queries and outputs of row blocks that take turns with each span of keys, so that keys and values are prepared once
+/// for all of them: they stay in the second-level cache.
+const BAND: usize = 192 << 10;
 
 /// Blocks of a band.
-pub(crate) fn band_size(blocks: usize, threads: usize) -> usize {
-    (blocks / (4 * threads)).clamp(1, BAND)
+pub(crate) fn band_size(shape: &Shape, blocks: usize, threads: usize) -> usize {
+    let most = BAND / (ROWS * (shape.head_dim + shape.value_dim)).max(1);
+    (blocks / (4 * threads)).clamp(1, most.clamp(1, 32))
 }
 
 /// The blocks and what they write in bands, those with the most keys first and, among them, the last rows, which see the most where
 /// the mask is causal: threads take one after another, and end with small ones.
 fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>, threads: usize) -> Vec<(&'a [RowBlock], Vec<W>)> {
-    let size = band_size(blocks.len(), threads);
+    let size = band_size(shape, blocks.len(), threads);
     let mut rows = rows.into_iter();
     let groups = blocks.chunk_by(|a, b| (a.batch, a.kv_head) == (b.batch, b.kv_head));
     let bands = groups.flat_map(|group| group.chunks(size));
@@ -74,18 +80,34 @@ struct Scratch {
     /// What they scale the gathered output by.
     decay: Vec<f32>,
     turned: Turned,
+    /// For the tiles of AMX.
+    tiled: tiled::Scratch,
+    /// Finished rows, `[width, value_dim]`.
+    rows: Lines<f32>,
 }
 
-/// A partial softmax for every lane of a row block: `out` is `[value_dim, width]`, not yet divided by `sum`.
-struct Partial {
-    max: Vec<f32>,
-    sum: Vec<f32>,
-    out: Vec<f32>,
+/// A partial softmax for every lane of a row block: `out` is `[value_dim or more, width]`, not yet divided by `sum`.
+pub(crate) struct Partial {
+    pub(crate) max: Vec<f32>,
+    pub(crate) sum: Vec<f32>,
+    pub(crate) out: Lines<f32>,
 }
 
 impl Partial {
-    fn empty(width: usize, value_dim: usize) -> Self {
-        Partial { max: vec![f32::NEG_INFINITY; width], sum: vec![0.0; width], out: vec![0.0; width * value_dim] }
+    pub(crate) fn empty(width: usize, value_dim: usize) -> Self {
+        Partial { max: vec![f32::NEG_INFINITY; width], sum: vec![0.0; width], out: Lines::zeros(width * value_dim) }
+    }
+
+    /// An empty one that may lie where another one was; its output holds anything.
+    pub(crate) fn again(spare: Option<Partial>, width: usize, value_dim: usize) -> Self {
+        match spare {
+            Some(mut spare) if spare.max.len() == width && spare.out.len() == width * value_dim => {
+                spare.max.fill(f32::NEG_INFINITY);
+                spare.sum.fill(0.0);
+                spare
+            }
+            _ => Partial::empty(width, value_dim),
+        }
     }
 }
 
@@ -99,26 +121,37 @@ fn attend<T: Element>(
     scratch: &mut Scratch,
 ) -> Vec<Partial> {
     let first = &blocks[0];
-    let queries: Vec<Query> = blocks.iter().map(|block| Query::of(p, block)).collect();
+    let amx = tiled::amx(p);
+    let of_tiles: Vec<_> = blocks.iter().filter(|_| amx.is_some()).map(|block| tiled::queries(p, block)).collect();
+    let queries: Vec<Query> = blocks.iter().filter(|_| amx.is_none()).map(|block| Query::of(p, block)).collect();
     let packed = || Packed::new(p, (first.batch, first.kv_head), if blocks.len() == 1 { 1 } else { SPAN / TILE });
     let spans = ranges(0..p.shape.keys(first.batch), SPAN);
     let mut all: Vec<Partial> = blocks.iter().map(|block| Partial::empty(block.width, p.shape.value_dim)).collect();
     let part = |i: usize, keys: Range<usize>, packed: &mut Packed<'_, T>, scratch: &mut Scratch| {
-        p.kernel.run(Span { p, rule, block: &blocks[i], query: &queries[i], keys, careful, packed, scratch })
+        let block = &blocks[i];
+        if let Some(amx) = amx {
+            let (q, prepared, scratch) = (&of_tiles[i][..], &mut packed.tiled, &mut scratch.tiled);
+            return p.kernel.run(tiled::Span { amx, p, rule, block, q, keys, careful, prepared, scratch });
+        }
+        p.kernel.run(Span { p, rule, block, query: &queries[i], keys, careful, packed, scratch })
     };
-    let fold = |all: &mut Partial, part: Option<Partial>| part.into_iter().for_each(|part| p.kernel.run(Fold { all, part }));
+    let fold = |all: &mut Partial, part: &Option<Partial>| part.iter().for_each(|part| p.kernel.run(Fold { all, part }));
     if split_keys {
         let spans: Vec<_> = spans.collect();
         for (i, all) in all.iter_mut().enumerate() {
             let own = || (packed(), Scratch::default());
             let parts = spans.par_iter().map_init(own, |(packed, scratch), keys| part(i, keys.clone(), packed, scratch));
             let parts: Vec<_> = parts.collect();
-            parts.into_iter().for_each(|part| fold(all, part));
+            parts.iter().for_each(|part| fold(all, part));
         }
     } else {
         let mut packed = packed();
         for keys in spans {
-            all.iter_mut().enumerate().for_each(|(i, all)| fold(all, part(i, keys.clone(), &mut packed, scratch)));
+            for (i, all) in all.iter_mut().enumerate() {
+                let part = part(i, keys.clone(), &mut packed, scratch);
+                fold(all, &part);
+                scratch.tiled.spare = part;
+            }
         }
     }
     all
@@ -177,7 +210,7 @@ pub(crate) fn drop_out<T: Element>(p: &Problem<'_, T>, block: &RowBlock, keys: &
 
 /// A maximum that can be subtracted: −∞, of a row that saw nothing, becomes 0.
 #[inline(always)]
-fn finite<V: Vector>(v: V, max: V::F) -> V::F {
+pub(crate) fn finite<V: Vector>(v: V, max: V::F) -> V::F {
     v.select_below(max, v.splat(f32::MIN), v.splat(0.0), max)
 }
 
@@ -186,6 +219,12 @@ fn finite<V: Vector>(v: V, max: V::F) -> V::F {
 ///
 /// It is decided for each row by itself, so the bits of a row still depend on that row alone.
 const SLACK: f32 = 8.0;
+
+/// The stabiliser of a row after a tile with that maximum.
+#[inline(always)]
+pub(crate) fn stabiliser<V: Vector>(v: V, before: V::F, max: V::F) -> V::F {
+    v.select_below(max, v.add(before, v.splat(SLACK)), before, v.max(max, before))
+}
 
 /// One tile into a partial softmax: `s` becomes `P = exp(S − m)`, and what was gathered must be scaled by `decay` to the new maximum.
 struct Absorb<'a> {
@@ -226,7 +265,7 @@ impl Absorb<'_> {
         let (mut m, mut sum) = (max, max);
         for p in 0..P {
             let before = v.load(&self.state.max[lanes(p)]);
-            let max = v.select_below(max[p], v.add(before, v.splat(SLACK)), before, v.max(max[p], before));
+            let max = stabiliser(v, before, max[p]);
             m[p] = finite(v, max);
             let decay = exp(v, v.sub(before, m[p]));
             sum[p] = v.mul(v.load(&self.state.sum[lanes(p)]), decay);
@@ -250,7 +289,7 @@ impl Absorb<'_> {
 /// Joins a span's state to that of the spans before it.
 struct Fold<'a> {
     all: &'a mut Partial,
-    part: Partial,
+    part: &'a Partial,
 }
 
 impl Task for Fold<'_> {
@@ -277,33 +316,52 @@ impl Task for Fold<'_> {
 }
 
 /// `O /= ℓ` and `lse = m + ln ℓ`, with the sink in both. Says whether everything is finite.
-fn finish<T: Element>(
-    p: &Problem<'_, T>,
-    block: &RowBlock,
-    state: &Partial,
-    out: &mut RowWriter<'_, T>,
-    lse: &mut RowWriter<'_, f32>,
-) -> bool {
-    let first = out.rows().start;
-    let mut row = vec![0.0; p.shape.value_dim];
-    let mut finite = true;
-    for run in &block.runs {
-        let sink = p.sinks.get(run.head).copied().unwrap_or(f32::NEG_INFINITY);
-        for lane in run.lanes.clone() {
-            let (max, sum) = (state.max[lane], state.sum[lane]);
-            let top = max.max(sink);
-            let (share, total) = match top == f32::NEG_INFINITY && sum == 0.0 {
-                true => (0.0, 0.0),
-                false if sink == f32::NEG_INFINITY => (1.0, sum), // NaN, where every visible score is
-                false => ((max - top).exp(), sum * (max - top).exp() + (sink - top).exp()),
-            };
-            for (o, from) in row.iter_mut().zip(state.out.chunks_exact(block.width)) {
-                *o = if total == 0.0 { 0.0 } else { from[lane] * share / total };
+struct Finish<'a, 'w, T> {
+    p: &'a Problem<'a, T>,
+    block: &'a RowBlock,
+    state: &'a mut Partial,
+    out: &'a mut RowWriter<'w, T>,
+    lse: &'a mut RowWriter<'w, f32>,
+    /// For the rows.
+    room: &'a mut Lines<f32>,
+}
+
+impl<T: Element> Task for Finish<'_, '_, T> {
+    type Out = bool;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> bool {
+        let Finish { p, block, state, out, lse, room } = self;
+        let (width, dim, first) = (block.width, p.shape.value_dim, out.rows().start);
+        let mut share = vec![0.0; width];
+        let mut finite = true;
+        for run in &block.runs {
+            let sink = p.sinks.get(run.head).copied().unwrap_or(f32::NEG_INFINITY);
+            for lane in run.lanes.clone() {
+                let (max, sum) = (state.max[lane], state.sum[lane]);
+                let top = max.max(sink);
+                let (part, total) = match top == f32::NEG_INFINITY && sum == 0.0 {
+                    true => (0.0, 0.0),
+                    false if sink == f32::NEG_INFINITY => (1.0, sum), // NaN, where every visible score is
+                    false => ((max - top).exp(), sum * (max - top).exp() + (sink - top).exp()),
+                };
+                finite &= total.is_finite();
+                share[lane] = if total == 0.0 { 0.0 } else { part / total };
+                lse.write(first + lane, &[if total == 0.0 { f32::NEG_INFINITY } else { top + total.ln() }]);
             }
-            finite &= total.is_finite() && row.iter().all(|x| x.is_finite());
-            out.write(first + lane, &row);
-            lse.write(first + lane, &[if total == 0.0 { f32::NEG_INFINITY } else { top + total.ln() }]);
         }
+        for row in state.out.chunks_exact_mut(width).take(dim) {
+            for lane in (0..width).step_by(V::LANES) {
+                let (x, share) = (v.load(&row[lane..]), v.load(&share[lane..]));
+                v.store(v.select_zero(share, share, v.mul(x, share)), &mut row[lane..]); // 0 of a row that sees nothing
+            }
+        }
+        let rows = room.room(width * dim);
+        v.call(Transpose { from: &state.out, from_row: width, to: rows, to_row: dim, rows: dim, columns: width });
+        for (row, lane) in rows.chunks_exact(dim.max(1)).zip(block.runs.iter().flat_map(|run| run.lanes.clone())) {
+            finite &= row.iter().fold(true, |all, x| all & x.is_finite());
+            out.write(first + lane, row);
+        }
+        finite
     }
-    finite
 }

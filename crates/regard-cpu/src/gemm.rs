@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use regard_core::{Element, Error, Result};
 
 use crate::Kernel;
+use crate::lines::Lines;
 use crate::simd::{Pair, Pairs, Product, Task, Vector};
 
 /// A weight matrix `[outputs, inputs]`, packed for one kernel.
@@ -28,17 +29,17 @@ pub struct PackedMatrix {
 /// Panels of `width` outputs, `[panels, inputs, width]`; the last one is filled up with zeros.
 #[derive(Clone, Debug)]
 enum Panels {
-    F32(Vec<f32>),
+    F32(Lines<f32>),
     Bf16(Vec<bf16>),
     /// Pairs of inputs, `[panels, depth, width]`.
-    Paired(Pairs, Vec<Pair>),
+    Paired(Pairs, Lines<Pair>),
 }
 
 /// Rows of `X` as a panel's product reads them.
 struct Factor<'a> {
     wide: &'a [f32],
     /// `[rows, depth]`, where the panels are pairs.
-    paired: Vec<Pair>,
+    paired: Lines<Pair>,
 }
 
 /// Below this many multiply-adds, waking a second thread takes longer than it saves (some 10 µs).
@@ -64,20 +65,31 @@ impl PackedMatrix {
         let too_large = || Error::TooLarge { what: "weight matrix", shape: vec![outputs, inputs] };
         size("weight matrix", weight.len(), outputs.checked_mul(inputs).ok_or_else(too_large)?)?;
         let width = kernel.panel();
-        let panels = match (T::as_bf16(weight), T::as_f32(weight), kernel.pairs()) {
-            (Some(weight), _, Some(pairs)) => {
-                let panel = |column: usize, row: &[bf16], to: &mut [Pair]| {
+        let padded = outputs.div_ceil(width) * width;
+        let panels = match (T::as_bf16(weight), kernel.pairs()) {
+            (Some(weight), Some(pairs)) => {
+                let depth = pairs.depth(inputs);
+                let mut panels = Lines::zeros(padded * depth);
+                pack(weight, inputs, (depth, width), &mut panels, |column, row, to| {
                     let pair = |two: &[bf16]| Pair::new(two[0], two.get(1).copied().unwrap_or_default());
                     row.chunks(2).zip(to[column..].iter_mut().step_by(width)).for_each(|(two, to)| *to = pair(two));
-                };
-                Panels::Paired(pairs, pack(weight, (outputs, inputs), (pairs.depth(inputs), width), panel))
+                });
+                Panels::Paired(pairs, panels)
             }
-            (Some(weight), _, None) => Panels::Bf16(pack(weight, (outputs, inputs), (inputs, width), |column, row, to| {
-                row.iter().zip(to[column..].iter_mut().step_by(width)).for_each(|(x, to)| *to = *x);
-            })),
-            _ => Panels::F32(pack(weight, (outputs, inputs), (inputs, width), |column, row, to| {
-                row.iter().zip(to[column..].iter_mut().step_by(width)).for_each(|(x, to)| *to = x.to_f32());
-            })),
+            (Some(weight), None) => {
+                let mut panels = vec![bf16::ZERO; padded * inputs];
+                pack(weight, inputs, (inputs, width), &mut panels, |column, row, to| {
+                    row.iter().zip(to[column..].iter_mut().step_by(width)).for_each(|(x, to)| *to = *x);
+                });
+                Panels::Bf16(panels)
+            }
+            (None, _) => {
+                let mut panels = Lines::zeros(padded * inputs);
+                pack(weight, inputs, (inputs, width), &mut panels, |column, row, to| {
+                    row.iter().zip(to[column..].iter_mut().step_by(width)).for_each(|(x, to)| *to = x.to_f32());
+                });
+                Panels::F32(panels)
+            }
         };
         Ok(PackedMatrix { panels, inputs, outputs, width, kernel })
     }
@@ -131,7 +143,7 @@ impl PackedMatrix {
     fn rows(&self, x: &[f32], bias: Option<&[f32]>, f: &impl Fn(f32) -> f32, y: &mut [f32]) {
         let rows = y.len() / self.outputs;
         let factor = self.factor(x, rows);
-        let mut block = vec![0.0; rows * self.width];
+        let mut block = Lines::zeros(rows * self.width);
         for panel in 0..self.outputs.div_ceil(self.width) {
             self.multiply(panel, &factor, &mut block);
             self.put(panel, &block, bias, f, y);
@@ -142,15 +154,15 @@ impl PackedMatrix {
     fn panels(&self, x: &[f32], bias: Option<&[f32]>, f: &impl Fn(f32) -> f32, y: &mut [f32], rows: usize) {
         let panels = self.outputs.div_ceil(self.width);
         let factor = self.factor(x, rows);
-        let mut blocks = vec![0.0; panels * rows * self.width];
+        let mut blocks = Lines::zeros(panels * rows * self.width);
         blocks.par_chunks_mut(rows * self.width).enumerate().for_each(|(panel, block)| self.multiply(panel, &factor, block));
         blocks.chunks(rows * self.width).enumerate().for_each(|(panel, block)| self.put(panel, block, bias, f, y));
     }
 
     fn factor<'a>(&self, wide: &'a [f32], rows: usize) -> Factor<'a> {
-        let Panels::Paired(pairs, _) = self.panels else { return Factor { wide, paired: Vec::new() } };
+        let Panels::Paired(pairs, _) = self.panels else { return Factor { wide, paired: Lines::default() } };
         let depth = pairs.depth(self.inputs);
-        let mut paired = vec![Pair::default(); rows * depth];
+        let mut paired = Lines::zeros(rows * depth);
         let mut even = vec![0.0; self.inputs.next_multiple_of(2)]; // the partner of an odd last one is 0
         for (row, to) in wide.chunks_exact(self.inputs.max(1)).zip(paired.chunks_exact_mut(depth.max(1))) {
             even[..self.inputs].copy_from_slice(row);
@@ -166,7 +178,7 @@ impl PackedMatrix {
         match &self.panels {
             Panels::F32(data) => self.kernel.run(product(x.wide, &data[of(self.inputs)], block, n)),
             Panels::Bf16(data) => {
-                let mut wide = vec![0.0; self.inputs * n];
+                let mut wide = Lines::zeros(self.inputs * n);
                 bf16::widen(&data[of(self.inputs)], &mut wide);
                 self.kernel.run(product(x.wide, &wide, block, n));
             }
@@ -190,19 +202,18 @@ impl PackedMatrix {
     }
 }
 
-/// `[outputs, inputs]` as `[panels, depth, width]`; `put` writes a row of weights to a column of its panel.
+/// `[outputs, inputs]` as `data`, `[panels, depth, width]`; `put` writes a row of weights to a column of its panel.
 fn pack<T: Element, N: Clone + Default + Send>(
     weight: &[T],
-    (outputs, inputs): (usize, usize),
+    inputs: usize,
     (depth, width): (usize, usize),
+    data: &mut [N],
     put: impl Fn(usize, &[T], &mut [N]) + Sync,
-) -> Vec<N> {
-    let mut data = vec![N::default(); outputs.div_ceil(width) * width * depth];
+) {
     data.par_chunks_mut((depth * width).max(1)).enumerate().for_each(|(panel, to)| {
         let rows = weight.chunks_exact(inputs.max(1)).skip(panel * width).take(width);
         rows.enumerate().for_each(|(column, row)| put(column, row, to));
     });
-    data
 }
 
 /// `C = A·B`, `[rows, n]`: `b` is `[k, n]`, and `a` is `[rows, k]`.

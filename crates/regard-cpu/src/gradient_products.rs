@@ -10,6 +10,7 @@ use std::ops::Range;
 use regard_core::{Element, Kv, View};
 
 use crate::block::{RowBlock, Rows, Side, rows};
+use crate::lines::Lines;
 use crate::packed::{pair_elements, pair_last_row, pair_rows, row};
 use crate::products::{Query, scores};
 use crate::simd::{Pair, Pairs, Product, Session, Vector};
@@ -42,16 +43,16 @@ pub(crate) trait Factors {
 
 /// A matrix, row by row.
 struct Matrix<N> {
-    data: Vec<N>,
+    data: Lines<N>,
     /// Elements of a row.
     stride: usize,
 }
 
-impl<N: Clone + Default> Matrix<N> {
+impl<N: Copy + Default> Matrix<N> {
     /// `rows` rows of `stride` elements, zero where `fill` leaves them.
     #[inline(always)]
     fn of(rows: usize, stride: usize, mut fill: impl FnMut(usize, &mut [N])) -> Self {
-        let mut data = vec![N::default(); rows * stride];
+        let mut data = Lines::zeros(rows * stride);
         data.chunks_exact_mut(stride.max(1)).enumerate().for_each(|(i, row)| fill(i, row));
         Matrix { data, stride }
     }
@@ -232,8 +233,8 @@ impl Paired {
     }
 
     /// `P` or `dS` as pairs of neighbours, `[keys, width / 2]`.
-    fn neighbours(&self, keys: &Range<usize>, width: usize, from: &[f32]) -> Vec<Pair> {
-        let mut to = vec![Pair::default(); keys.len() * width / 2];
+    fn neighbours(&self, keys: &Range<usize>, width: usize, from: &[f32]) -> Lines<Pair> {
+        let mut to = Lines::zeros(keys.len() * width / 2);
         self.pairs.pair_neighbours(&from[..keys.len() * width], &mut to);
         to
     }
@@ -288,7 +289,7 @@ impl Factors for Paired {
     #[inline(always)]
     fn query_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
         let (width, k) = (block.width, keys.len().div_ceil(2));
-        let mut pairs = vec![Pair::default(); k * width];
+        let mut pairs = Lines::zeros(k * width);
         self.pairs.pair_weights(&ds[..keys.len() * width], width, &mut pairs);
         let sizes = (block.rows, self.k_rows.stride, k);
         self.session.multiply(add((&pairs, 1, width), self.k_rows.from(keys.start / 2), dq, sizes, self.careful));

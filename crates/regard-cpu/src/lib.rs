@@ -10,7 +10,7 @@
 //!
 //! Read in this order: [`tile`](self) constants, `simd` (what a vector can do), `simd/product.rs` (the one matrix product
 //! everything is made of), `rule.rs` (masks and scores on a tile), `block.rs` (query rows and key tiles), `packed.rs`, `products.rs`, `forward.rs`,
-//! `gradient_products.rs`, `sweep.rs`, `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
+//! `tiled.rs` (the same in the tiles of AMX), `gradient_products.rs`, `sweep.rs`, `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
 
 mod backward;
 mod block;
@@ -20,6 +20,7 @@ mod forward;
 mod gemm;
 mod gradient_products;
 pub mod linear;
+mod lines;
 mod memory;
 mod packed;
 mod products;
@@ -29,6 +30,7 @@ mod scatter;
 mod share;
 mod simd;
 mod sweep;
+mod tiled;
 mod walk;
 
 pub use backward::{Gradients, Upstream, backward};

@@ -7,6 +7,7 @@ use crate::forward::band_size;
 use crate::products::FEW;
 use crate::scatter::RowWriter;
 use crate::share::forward_threads;
+use crate::tiled::amx;
 use crate::walk::{row_blocks, splits_keys};
 use crate::{Problem, ROWS, SPAN, TILE};
 
@@ -18,16 +19,18 @@ use crate::{Problem, ROWS, SPAN, TILE};
 /// ```text
 ///   b·w·(D + Dv + 2)      queries and partial softmaxes of a band
 ///   2·w·(Dv + 2)          those of a span, before and after it is turned
+///   w·Dv                  finished rows
 ///   w·(TILE + 1)          scores of a tile, and what they scale the output by
 ///   n·(D + Dv)            n keys and values that are prepared: a tile, or a span for several blocks; none that are read in place
 ///   TILE·max(D, Dv)       keys or values turned, for few rows
 /// ```
-/// In pairs of bf16 queries, keys and values take half, and `TILE/2·(w + Dv)` is for weights and rows on their way. Besides, a partial softmax for each span of a block whose keys are shared out,
-/// and what says which block is whose.
+/// In pairs of bf16 queries, keys and values take half, and `TILE/2·(w + Dv)` is for weights and rows on their way; in the tiles of AMX
+/// there is a second tile of scores, and `SPAN/2·(w + Dv)` for the weights and values of a span. Besides, a partial softmax for each span
+/// of a block whose keys are shared out, and what says which block is whose.
 pub fn memory<T: Element>(p: &Problem<'_, T>) -> u64 {
     let (s, threads, blocks) = (&p.shape, forward_threads(&p.shape), row_blocks(&p.shape));
     let rows = s.group() * s.q_len;
-    let b = band_size(blocks, threads).min(rows.div_ceil(ROWS));
+    let b = band_size(s, blocks, threads).min(rows.div_ceil(ROWS));
     let w = rows.min(ROWS).next_multiple_of(p.kernel.lanes());
     let paired = T::as_bf16(&[]).is_some() && p.kernel.pairs().is_some();
     let prepared = match b {
@@ -37,9 +40,14 @@ pub fn memory<T: Element>(p: &Problem<'_, T>) -> u64 {
     };
     let softmax = w * (s.value_dim + 2);
     let turned = if rows <= FEW { TILE * s.head_dim.max(s.value_dim) } else { 0 };
-    let wide = b * w * s.head_dim + prepared * (s.head_dim + s.value_dim) + turned;
-    let inputs = if paired { (wide + TILE * (w + s.value_dim)) / 2 } else { wide };
-    let own = inputs + b * softmax + 2 * softmax + w * (TILE + 1);
+    let queries = b * w * s.head_dim;
+    let inputs = if amx(p).is_some() {
+        (queries + prepared * s.head_dim + TILE * s.value_dim + SPAN * (w + s.value_dim)) / 2 + w * TILE
+    } else {
+        let wide = queries + prepared * (s.head_dim + s.value_dim) + turned;
+        if paired { (wide + TILE * (w + s.value_dim)) / 2 } else { wide }
+    };
+    let own = inputs + b * softmax + 2 * softmax + w * (s.value_dim + TILE + 1);
     let splits = splits_keys(s);
     let spans = (0..s.batch).filter(|&batch| splits(batch)).map(|batch| s.keys(batch).div_ceil(SPAN)).max().unwrap_or(0);
     let at_work = threads.min(blocks.div_ceil(b.max(1)).max(spans));

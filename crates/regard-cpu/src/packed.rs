@@ -7,6 +7,7 @@ use regard_core::{Element, Kv, View};
 
 use crate::block::{Rows, Side, rows};
 use crate::simd::{Pair, Pairs, Transpose, Vector};
+use crate::tiled::Prepared;
 use crate::{Problem, TILE};
 
 /// The keys and values of one sequence and KV head, tile by tile.
@@ -20,6 +21,8 @@ pub(crate) struct Packed<'a, T> {
     value_pairs: Shelf<Pair>,
     /// Pairs of rows of values before they are transposed, `[TILE / 2, value_dim]`.
     paired: Vec<Pair>,
+    /// For the tiles of AMX.
+    pub(crate) tiled: Prepared,
     /// Rows whose elements are not neighbours.
     copies: [Vec<T>; 2],
 }
@@ -56,32 +59,14 @@ impl<'a, T: Element> Packed<'a, T> {
     pub(crate) fn new(p: &'a Problem<'a, T>, head: (usize, usize), tiles: usize) -> Self {
         let (wide, pairs) = (|| Shelf::new(tiles), || Shelf::new(tiles));
         let (paired, copies) = (Vec::new(), Default::default());
-        Packed { p, head, keys: wide(), values: wide(), key_pairs: pairs(), value_pairs: pairs(), paired, copies }
+        let tiled = Prepared::new(tiles);
+        Packed { p, head, keys: wide(), values: wide(), key_pairs: pairs(), value_pairs: pairs(), paired, tiled, copies }
     }
 
     /// Asks for keys or values that will be read soon, as far as there are any.
     #[inline(always)]
     pub(crate) fn prefetch<V: Vector>(&self, v: V, side: Side, range: Range<usize>) {
-        let (batch, head) = self.head;
-        let end = range.end.min(self.p.shape.keys(batch));
-        match self.p.kv {
-            Kv::Dense { k, v: values } => {
-                let view = if let Side::Keys = side { k } else { values };
-                (range.start..end).filter_map(|row| view.row(batch, head, row)).for_each(|row| v.prefetch(row));
-            }
-            Kv::Paged { cache, layer, seqs } => {
-                let mut position = range.start;
-                while position < end {
-                    let (rows, dim) = match side {
-                        Side::Keys => (cache.key_rows(layer, seqs[batch], head, position), cache.shape().head_dim),
-                        Side::Values => (cache.value_rows(layer, seqs[batch], head, position), cache.shape().value_dim),
-                    };
-                    let n = (rows.len() / dim.max(1)).clamp(1, end - position);
-                    v.prefetch(&rows[..(n * dim).min(rows.len())]);
-                    position += n;
-                }
-            }
-        }
+        prefetch(self.p, v, self.head, side, range);
     }
 
     /// Keys or values in f32: in place where they can be.
@@ -132,9 +117,46 @@ impl<'a, T: Element> Packed<'a, T> {
     }
 }
 
+/// Asks for keys or values that will be read soon, as far as there are any.
+#[inline(always)]
+pub(crate) fn prefetch<T: Element, V: Vector>(p: &Problem<'_, T>, v: V, head: (usize, usize), side: Side, range: Range<usize>) {
+    let mut left = range.start..range.end.min(p.shape.keys(head.0));
+    while !left.is_empty() {
+        let Some((rows, stride, n)) = rows_together(&p.kv, side, head, left.clone()) else { return };
+        let dim = if let Side::Keys = side { p.shape.head_dim } else { p.shape.value_dim };
+        (0..n).for_each(|i| v.prefetch(&rows[i * stride..][..dim]));
+        left.start += n;
+    }
+}
+
+/// The first rows of some keys or values, as many as follow each other at one distance: the slice of them, their distance and number.
+/// None where the elements of a row are no neighbours.
+#[inline(always)]
+pub(crate) fn rows_together<'a, T: Element>(
+    kv: &Kv<'a, T>,
+    side: Side,
+    (batch, head): (usize, usize),
+    range: Range<usize>,
+) -> Option<(&'a [T], usize, usize)> {
+    match *kv {
+        Kv::Dense { k, v } => {
+            let view = if let Side::Keys = side { k } else { v };
+            let (rows, stride) = view.rows_in_place(batch, head, range.start, range.len())?;
+            Some((rows, stride, range.len()))
+        }
+        Kv::Paged { cache, layer, seqs } => {
+            let (rows, dim) = match side {
+                Side::Keys => (cache.key_rows(layer, seqs[batch], head, range.start), cache.shape().head_dim),
+                Side::Values => (cache.value_rows(layer, seqs[batch], head, range.start), cache.shape().value_dim),
+            };
+            Some((rows, dim, rows.len().checked_div(dim).unwrap_or(range.len()).min(range.len())))
+        }
+    }
+}
+
 /// Values as pairs of rows, `[keys / 2, stride]`.
 #[inline(always)]
-fn pair_values<T: Element>(
+pub(crate) fn pair_values<T: Element>(
     kv: &Kv<'_, T>,
     head: (usize, usize),
     tile: &Range<usize>,
@@ -179,6 +201,32 @@ pub(crate) fn pair_rows(first: &[bf16], second: &[bf16], to: &mut [Pair]) {
     }
 }
 
+/// The first rows of some keys or values in bf16, as [`rows_together`] finds them: one, copied, where it finds none.
+#[inline(always)]
+pub(crate) fn bf16_rows<'a, T: Element>(
+    kv: &Kv<'a, T>,
+    side: Side,
+    head: (usize, usize),
+    range: Range<usize>,
+    copy: &'a mut Vec<T>,
+) -> (&'a [bf16], usize, usize) {
+    let (rows, stride, n) = match rows_together(kv, side, head, range.clone()) {
+        Some(together) => together,
+        None => {
+            let view = match (kv, side) {
+                (Kv::Dense { k, .. }, Side::Keys) => k,
+                (Kv::Dense { v, .. }, Side::Values) => v,
+                (Kv::Paged { .. }, _) => return (&[], 0, 1), // pages hold dense rows: they are found together
+            };
+            let dim = view.shape()[3];
+            copy.clear();
+            copy.extend((0..dim).map(|d| view.at([head.0, head.1, range.start, d])));
+            (&copy[..], dim, 1)
+        }
+    };
+    (T::as_bf16(rows).unwrap_or_default(), stride, n)
+}
+
 /// A row of keys or values of a sequence and KV head: in place where its elements are neighbours, else copied.
 #[inline(always)]
 pub(crate) fn row<'a, T: Element>(
@@ -202,7 +250,7 @@ pub(crate) fn row<'a, T: Element>(
 
 /// A row of an array of bf16: in place where its elements are neighbours, else copied.
 #[inline(always)]
-fn view_row<'a, T: Element>(view: &View<'a, T>, [batch, head, l]: [usize; 3], copy: &'a mut Vec<T>) -> &'a [bf16] {
+pub(crate) fn view_row<'a, T: Element>(view: &View<'a, T>, [batch, head, l]: [usize; 3], copy: &'a mut Vec<T>) -> &'a [bf16] {
     let row = match view.row(batch, head, l) {
         Some(row) => row,
         None => {

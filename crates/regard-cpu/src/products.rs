@@ -10,6 +10,7 @@ use std::ops::Range;
 use regard_core::{Element, View};
 
 use crate::block::{RowBlock, Rows, Side};
+use crate::lines::Lines;
 use crate::packed::Packed;
 use crate::simd::{Pair, Pairs, Product, Session, Transpose, Vector};
 use crate::{Problem, TILE};
@@ -93,24 +94,23 @@ impl<'a, T: Element> Products<'a, T> {
     pub(crate) fn new(p: &'a Problem<'a, T>, block: &RowBlock, query: &'a Query, careful: bool, turned: &'a mut Turned) -> Self {
         let (rows, width) = (block.rows.len(), block.width);
         let factors = query.open();
-        let turns = !matches!(&factors, Factors::Paired { pairs, .. } if !pairs.turns_few_rows());
-        let few = rows <= FEW && turns;
+        let few = rows <= FEW;
         Products { p, factors, rows, width, few, careful, turned }
     }
 
     /// Zeros for the output while it is gathered: `[value_dim, width]`, or, of few rows, `[rows, value_dim padded]`.
-    pub(crate) fn output<V: Vector>(&self, _: V) -> Vec<f32> {
+    pub(crate) fn output<V: Vector>(&self, _: V) -> Lines<f32> {
         let dim = self.p.shape.value_dim;
-        vec![0.0; if self.few { self.rows * dim.next_multiple_of(V::LANES) } else { dim * self.width }]
+        Lines::zeros(if self.few { self.rows * dim.next_multiple_of(V::LANES) } else { dim * self.width })
     }
 
     /// A gathered output as `[value_dim, width]`.
-    pub(crate) fn finish<V: Vector>(&self, _: V, gathered: Vec<f32>) -> Vec<f32> {
+    pub(crate) fn finish<V: Vector>(&self, _: V, gathered: Lines<f32>) -> Lines<f32> {
         if !self.few {
             return gathered;
         }
         let dim = self.p.shape.value_dim;
-        let mut out = vec![0.0; dim * self.width];
+        let mut out = Lines::zeros(dim * self.width);
         for (i, row) in gathered.chunks_exact(dim.next_multiple_of(V::LANES).max(1)).enumerate() {
             row[..dim].iter().zip(out[i..].iter_mut().step_by(self.width)).for_each(|(x, to)| *to = *x);
         }

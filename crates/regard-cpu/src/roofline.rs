@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::Kernel;
 use crate::exp::exp;
+use crate::lines::Lines;
 use crate::simd::{Pair, Pairs, Product, Task, Vector};
 
 /// The rates of all threads of a pool together.
@@ -109,14 +110,16 @@ fn best(work: impl Fn(usize, usize) -> u64 + Sync) -> f64 {
 
 /// The products of bf16 pairs, in operations per second, of factors that stay in the first-level cache.
 fn paired_products(pairs: Pairs) -> f64 {
-    let (m, n, k) = (48, 64, 128);
-    let factors = |n: usize| -> Vec<Pair> {
+    let (m, n, k) = (32, 64, 64);
+    let factors = |n: usize| {
         let number = |i: usize| half::bf16::from_f32((i as f32 * 0.618_034).fract() - 0.5);
-        (0..n).map(|i| Pair::new(number(2 * i), number(2 * i + 1))).collect()
+        let mut all = Lines::zeros(n);
+        all.iter_mut().enumerate().for_each(|(i, pair)| *pair = Pair::new(number(2 * i), number(2 * i + 1)));
+        all
     };
     let (a, b) = (factors(m * k), factors(k * n));
     best(|_, _| {
-        let (session, mut c) = (pairs.open(), vec![0.0; m * n]);
+        let (session, mut c) = (pairs.open(), Lines::zeros(m * n));
         for _ in 0..16 {
             let (a_row, a_column, b_row, c_row) = (k, 1, n, n);
             let (a, b, c) = (black_box(&a[..]), &b[..], &mut c[..]);

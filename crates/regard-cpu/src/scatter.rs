@@ -52,7 +52,7 @@ impl<T: Element> RowWriter<'_, T> {
     ///
     /// # Panics
     /// When the row is not one of this writer's, or `from` is shorter than a row.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(&mut self, row: usize, from: &[f32]) {
         let [_, heads, length, dim] = self.shape;
         assert!(self.rows.contains(&row) && from.len() >= dim);

@@ -10,11 +10,15 @@ pub(crate) mod avx512;
 pub(crate) mod pairs;
 mod product;
 pub(crate) mod scalar;
+mod tile;
 mod transpose;
+mod weigh;
 
-pub(crate) use pairs::{Pair, Pairs, Session};
+pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles};
 pub(crate) use product::Product;
+pub(crate) use tile::{Factor, Meanwhile, SIDE, TileProduct};
 pub(crate) use transpose::Transpose;
+pub(crate) use weigh::Weigh;
 
 /// A piece of work that is compiled once for each instruction set. `run` must be `#[inline(always)]`.
 pub(crate) trait Task {
@@ -74,6 +78,22 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// `y · 2ⁿ` for an integral `n`, −126 ≤ n ≤ 127, and 0 where `x < low`, lane by lane.
     fn scale_above(self, x: Self::F, low: Self::F, y: Self::F, n: Self::F) -> Self::F;
 
+    /// `y − ⌊y⌋`; of −∞ something that [`Vector::scale_by_floor`] makes 0.
+    #[inline(always)]
+    fn above_floor(self, y: Self::F) -> Self::F {
+        self.sub(y, floor(self, y))
+    }
+
+    /// `x · 2^⌊y⌋` for y ≤ 127; 0 for −∞, and perhaps for y < −126.
+    #[inline(always)]
+    fn scale_by_floor(self, x: Self::F, y: Self::F) -> Self::F {
+        self.scale_above(y, self.splat(-126.0), x, floor(self, y))
+    }
+
+    /// The bits of pairs of bf16, of which `a` gives the first and `b` the second: rounded to nearest, ties away from zero. NaN stays NaN,
+    /// where it comes of arithmetic.
+    fn pair(self, a: Self::F, b: Self::F) -> Self::F;
+
     /// Writes the transpose of a block of `LANES` by `LANES` numbers; rows are `from_row` and `to_row` apart.
     ///
     /// # Safety
@@ -107,4 +127,11 @@ pub(crate) trait Vector: Copy + Send + Sync {
         // SAFETY: the slice holds `LANES` numbers.
         unsafe { self.store_raw(x, to.as_mut_ptr()) }
     }
+}
+
+/// `⌊y⌋`, or `y − 1` where `y` is a whole number.
+#[inline(always)]
+fn floor<V: Vector>(v: V, y: V::F) -> V::F {
+    let round = v.splat(crate::exp::ROUND);
+    v.sub(v.add(v.sub(y, v.splat(0.5)), round), round)
 }

@@ -13,6 +13,7 @@ use crate::block::{RowBlock, apply, group_row, ranges, tiles};
 use crate::exp::exp;
 use crate::forward::drop_out;
 use crate::gradient_products::{Factors, Paired, Wide};
+use crate::lines::Lines;
 use crate::rule::SlopeRule;
 use crate::simd::{Task, Vector};
 use crate::{Problem, ROWS, TILE};
@@ -94,14 +95,15 @@ impl<T: Element> Sweep<'_, '_, T> {
         }
         let operands = factors.block(v, self, block);
         let [lse, delta] = self.statistics(block);
-        let (mut s, mut ds, mut raw) = (vec![0.0; TILE * width], vec![0.0; TILE * width], Vec::new());
+        let (mut s, mut ds, mut raw) = (Lines::zeros(TILE * width), Lines::zeros(TILE * width), Vec::new());
         let first = block.rows.start - self.rows.start;
         for (keys, kinds) in seen {
             let at = keys.start - self.keys.start..keys.end - self.keys.start;
             let n = keys.len() * width;
             factors.scores(v, &operands, &at, &mut s); // S = scale · K Qᵀ
             if rule.has_score() {
-                raw.clone_from(&s);
+                raw.clear();
+                raw.extend_from_slice(&s);
             }
             apply(rule, kernel, &kinds, &mut s);
             factors.weight_gradients(v, &operands, &at, &mut ds); // dP = V dOᵀ

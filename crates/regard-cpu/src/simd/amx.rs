@@ -15,10 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::avx512::Avx512;
 use super::pairs::{Dot, Pair};
 use super::product::{Number, Product};
+use super::tile::{Factor, Meanwhile, SIDE, TileProduct};
 use super::transpose::Transpose;
-
-/// Rows, columns and pairs of a tile register.
-const SIDE: usize = 16;
+use crate::lines::Lines;
 
 /// Made by [`Amx::detect`] only: holding one is the proof that the machine has AMX for bf16 and that the system lets us use it.
 #[derive(Clone, Copy)]
@@ -94,16 +93,14 @@ impl Drop for Tiles {
 }
 
 impl Tiles {
-    /// Computes a product. Best where `a_column` is 1, and `m` and `k` are multiples of 16: other factors are copied into such.
+    /// Computes a product of pairs of any size. Best where `a_column` is 1, and `m` and `k` are multiples of 16: other factors are copied
+    /// into such.
     pub(crate) fn multiply(&self, product: Product<'_, Pair>) {
         let Product { m, n, k, a_row, a_column, b_row, c_row, add, careful, .. } = product;
         if m == 0 || n == 0 {
             return;
         }
         product.check(SIDE);
-        if careful {
-            return self.amx.0.careful(product);
-        }
         let (rows, depth) = (m.next_multiple_of(SIDE), k.next_multiple_of(SIDE));
         let Product { a, b, c, .. } = product;
         let (a_copy, b_copy);
@@ -120,7 +117,10 @@ impl Tiles {
             (&b_copy[..], n)
         };
         let whole = |c: &mut [f32], c_row| {
-            whole(Product { a, a_row, a_column: 1, b, b_row, c, c_row, m: rows, n, k: depth, add, careful });
+            let a = Factor { data: a, row: a_row, block: SIDE * a_row, step: SIDE };
+            let b = Factor { data: b, row: b_row, block: SIDE, step: SIDE * b_row };
+            let (rows, columns, steps) = (rows / SIDE, n / SIDE, depth / SIDE);
+            self.product(TileProduct { a, b, c, c_row, rows, columns, steps, add, careful }, &mut ());
         };
         if rows == m {
             return whole(c, c_row);
@@ -129,9 +129,7 @@ impl Tiles {
         whole(&mut c_copy, n);
         c_copy.chunks_exact(n).take(m).enumerate().for_each(|(i, from)| c[i * c_row..][..n].copy_from_slice(from));
     }
-}
 
-impl Tiles {
     /// `[m, k]` with any strides, row by row in `[rows, depth]`; the rest is zero.
     fn rows_of(
         &self,
@@ -139,117 +137,179 @@ impl Tiles {
         (a_row, a_column): (usize, usize),
         (m, k): (usize, usize),
         (rows, depth): (usize, usize),
-    ) -> Vec<Pair> {
+    ) -> Lines<Pair> {
         if a_row != 1 {
             return filled(rows, depth, m, |i, to| (0..k).for_each(|j| to[j] = a[i * a_row + j * a_column]));
         }
-        let mut copy = vec![Pair::default(); rows * depth];
+        let mut copy = Lines::zeros(rows * depth);
         let (from, to) = (Pair::bits(a), Pair::bits_mut(&mut copy));
         self.amx.0.transpose(Transpose { from, from_row: a_column, to, to_row: depth, rows: k, columns: m });
         copy
     }
-}
 
-/// `[rows, columns]`, of which the first `given` rows are filled in; the rest is zero.
-fn filled<N: Clone + Default>(rows: usize, columns: usize, given: usize, mut fill: impl FnMut(usize, &mut [N])) -> Vec<N> {
-    let mut all = vec![N::default(); rows * columns];
-    all.chunks_exact_mut(columns.max(1)).take(given).enumerate().for_each(|(i, row)| fill(i, row));
-    all
-}
-
-/// A product of whole tiles, four at a time. Only [`Tiles::multiply`] calls it, which has the registers.
-fn whole(mut product: Product<'_, Pair>) {
-    product.check(SIDE);
-    assert!(product.a_column == 1 && product.m.is_multiple_of(SIDE) && product.k.is_multiple_of(SIDE));
-    for i in (0..product.m).step_by(2 * SIDE) {
-        for j in (0..product.n).step_by(2 * SIDE) {
-            match (product.m - i > SIDE, product.n - j > SIDE) {
-                (true, true) => block::<2, 2>(&mut product, i, j),
-                (true, false) => block::<2, 1>(&mut product, i, j),
-                (false, true) => block::<1, 2>(&mut product, i, j),
-                (false, false) => block::<1, 1>(&mut product, i, j),
+    /// Computes a product of tiles, and something else between its steps.
+    #[inline(always)]
+    pub(crate) fn product(&self, mut product: TileProduct<'_>, meanwhile: &mut impl Meanwhile) {
+        let TileProduct { rows, columns, careful, .. } = product;
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        product.check();
+        if careful {
+            return self.amx.0.careful(product);
+        }
+        for j in (0..columns).step_by(2) {
+            for i in (0..rows).step_by(2) {
+                match (rows - i > 1, columns - j > 1) {
+                    (true, true) => block::<2, 2>(&mut product, i, j, meanwhile),
+                    (true, false) => block::<2, 1>(&mut product, i, j, meanwhile),
+                    (false, true) => block::<1, 2>(&mut product, i, j, meanwhile),
+                    (false, false) => block::<1, 1>(&mut product, i, j, meanwhile),
+                }
             }
         }
     }
 }
 
-/// `R` by `Q` tiles of `C`, from row `i` and column `j` on, in registers 0 to 3; those of `A` in 4 and 5, of `B` in 6 and 7.
-fn block<const R: usize, const Q: usize>(product: &mut Product<'_, Pair>, i: usize, j: usize) {
-    let Product { a_row, b_row, c_row, k, add, .. } = *product;
-    debug_assert!(i + R * SIDE <= product.m && j + Q * SIDE <= product.n);
-    let a = product.a.as_ptr().wrapping_add(i * a_row);
-    let c = product.c.as_mut_ptr().wrapping_add(i * c_row + j);
-    // SAFETY: the caller has the registers, shaped as 16 rows of 64 bytes. All rows and columns of these tiles are inside `m`, `n` and
-    // `k`, and `check` found every such index inside its slice; `c` is written through its own pointer.
+/// `[rows, columns]`, of which the first `given` rows are filled in; the rest is zero.
+fn filled<N: Copy + Default>(rows: usize, columns: usize, given: usize, mut fill: impl FnMut(usize, &mut [N])) -> Lines<N> {
+    let mut all = Lines::zeros(rows * columns);
+    all.chunks_exact_mut(columns.max(1)).take(given).enumerate().for_each(|(i, row)| fill(i, row));
+    all
+}
+
+/// `R` by `Q` tiles of `C`, from tile row `i` and tile column `j` on, in registers 0 to 3; those of `A` in 4 and 5, of `B` in 6 and 7.
+#[inline(always)]
+fn block<const R: usize, const Q: usize>(product: &mut TileProduct<'_>, i: usize, j: usize, meanwhile: &mut impl Meanwhile) {
+    let TileProduct { a, b, c_row, steps, add, .. } = *product;
+    debug_assert!(i + R <= product.rows && j + Q <= product.columns);
+    let c = product.c.as_mut_ptr().wrapping_add(i * SIDE * c_row + j * SIDE);
+    let c_1 = c.wrapping_add(SIDE * c_row);
+    let (mut a_0, mut b_0) = (a.data.as_ptr().wrapping_add(i * a.block), b.data.as_ptr().wrapping_add(j * b.block));
+    // SAFETY: only `Tiles::product` calls this, which has the registers, shaped as 16 rows of 64 bytes. These tiles are among `rows`,
+    // `columns` and `steps`, and `check` found every such tile inside its slice; `c` is written through its own pointer. Between two
+    // instructions nothing changes the registers: only this module knows of them, and it opens no second product on the way.
     unsafe {
-        asm!(
-            "test {add:e}, {add:e}",
-            "jz 2f",
-            "tileloadd tmm0, [{c0} + {c_row}]",
-            ".if {q} > 1", "tileloadd tmm1, [{c0} + {c_row} + 64]", ".endif",
-            ".if {r} > 1", "tileloadd tmm2, [{c1} + {c_row}]", ".endif",
-            ".if {r} * {q} > 2", "tileloadd tmm3, [{c1} + {c_row} + 64]", ".endif",
-            "jmp 3f",
-            "2:",
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "3:",
-            "test {k}, {k}",
-            "jz 5f",
-            "4:",
-            "tileloadd tmm4, [{a0} + {a_row}]",
-            "tileloadd tmm6, [{b} + {b_row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            ".if {q} > 1", "tileloadd tmm7, [{b} + {b_row} + 64]", "tdpbf16ps tmm1, tmm4, tmm7", ".endif",
-            ".if {r} > 1", "tileloadd tmm5, [{a1} + {a_row}]", "tdpbf16ps tmm2, tmm5, tmm6", ".endif",
-            ".if {r} * {q} > 2", "tdpbf16ps tmm3, tmm5, tmm7", ".endif",
-            "add {a0}, 64",
-            "add {a1}, 64",
-            "add {b}, {b_step}",
-            "dec {k}",
-            "jnz 4b",
-            "5:",
-            "tilestored [{c0} + {c_row}], tmm0",
-            ".if {q} > 1", "tilestored [{c0} + {c_row} + 64], tmm1", ".endif",
-            ".if {r} > 1", "tilestored [{c1} + {c_row}], tmm2", ".endif",
-            ".if {r} * {q} > 2", "tilestored [{c1} + {c_row} + 64], tmm3", ".endif",
-            r = const R,
-            q = const Q,
-            add = in(reg) u32::from(add),
-            k = inout(reg) k / SIDE => _,
-            a0 = inout(reg) a => _,
-            a1 = inout(reg) a.wrapping_add(SIDE * a_row) => _,
-            a_row = in(reg) 4 * a_row,
-            b = inout(reg) product.b.as_ptr().wrapping_add(j) => _,
-            b_row = in(reg) 4 * b_row,
-            b_step = in(reg) 4 * SIDE * b_row,
-            c0 = in(reg) c,
-            c1 = in(reg) c.wrapping_add(SIDE * c_row),
-            c_row = in(reg) 4 * c_row,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
+        if add {
+            load::<0, _>(c, c_row);
+            if Q > 1 {
+                load::<1, _>(c.wrapping_add(SIDE), c_row);
+            }
+            if R > 1 {
+                load::<2, _>(c_1, c_row);
+            }
+            if R * Q > 2 {
+                load::<3, _>(c_1.wrapping_add(SIDE), c_row);
+            }
+        } else {
+            zero::<0>();
+            zero::<1>();
+            zero::<2>();
+            zero::<3>();
+        }
+        for _ in 0..steps {
+            load::<4, _>(a_0, a.row);
+            load::<6, _>(b_0, b.row);
+            dot::<0, 4, 6>(); // C += A·B
+            meanwhile.a_little();
+            if Q > 1 {
+                load::<7, _>(b_0.wrapping_add(b.block), b.row);
+                dot::<1, 4, 7>();
+                meanwhile.a_little();
+            }
+            if R > 1 {
+                load::<5, _>(a_0.wrapping_add(a.block), a.row);
+                dot::<2, 5, 6>();
+                meanwhile.a_little();
+            }
+            if R * Q > 2 {
+                dot::<3, 5, 7>();
+                meanwhile.a_little();
+            }
+            (a_0, b_0) = (a_0.wrapping_add(a.step), b_0.wrapping_add(b.step));
+        }
+        store::<0>(c, c_row);
+        if Q > 1 {
+            store::<1>(c.wrapping_add(SIDE), c_row);
+        }
+        if R > 1 {
+            store::<2>(c_1, c_row);
+        }
+        if R * Q > 2 {
+            store::<3>(c_1.wrapping_add(SIDE), c_row);
+        }
+    }
+}
+
+/// Register `N` from sixteen rows of sixteen numbers of 4 bytes, `row` numbers apart.
+///
+/// # Safety
+/// This thread has the registers, and all rows are valid for reading.
+#[inline(always)]
+unsafe fn load<const N: usize, T>(from: *const T, row: usize) {
+    const { assert!(size_of::<T>() == 4) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("tileloadd tmm{n}, [{from} + {row}]", n = const N, from = in(reg) from, row = in(reg) 4 * row,
+            options(nostack, readonly, preserves_flags));
+    }
+}
+
+/// Sixteen rows of sixteen numbers from register `N`.
+///
+/// # Safety
+/// This thread has the registers, and all rows are valid for writing.
+#[inline(always)]
+unsafe fn store<const N: usize>(to: *mut f32, row: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("tilestored [{to} + {row}], tmm{n}", n = const N, to = in(reg) to, row = in(reg) 4 * row,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Register `N` becomes zero.
+///
+/// # Safety
+/// This thread has the registers.
+#[inline(always)]
+unsafe fn zero<const N: usize>() {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("tilezero tmm{n}", n = const N, options(nostack, nomem, preserves_flags)) };
+}
+
+/// `C += A·B` in the registers of those numbers.
+///
+/// # Safety
+/// This thread has the registers.
+#[inline(always)]
+unsafe fn dot<const C: usize, const A: usize, const B: usize>() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("tdpbf16ps tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B, options(nostack, nomem, preserves_flags));
     }
 }
 
 /// The same sums in AVX-512, where a factor of zero hides the other one, even NaN.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-pub(super) fn careful(v: Avx512, product: Product<'_, Pair>) {
-    let Product { a, a_row, a_column, b, b_row, c, c_row, m, n, k, add, .. } = product;
+pub(super) fn careful(v: Avx512, product: TileProduct<'_>) {
+    let TileProduct { a, b, c, c_row, rows, columns, steps, add, .. } = product;
     let first = _mm512_set1_epi32(0xFFFF);
     let dot = |a, b, c| <Pair as Number<Avx512>>::mul_add_hiding(v, a, b, c);
-    for i in 0..m {
-        for j in (0..n).step_by(SIDE) {
-            let c = &mut c[i * c_row + j..][..SIDE];
+    for i in 0..rows * SIDE {
+        for j in 0..columns {
+            let c = &mut c[i * c_row + j * SIDE..][..SIDE];
             let zero = _mm512_setzero_ps();
             // SAFETY: the slice holds sixteen numbers.
             let mut sum = if add { unsafe { _mm512_loadu_ps(c.as_ptr()) } } else { zero };
-            for step in (0..k).step_by(SIDE) {
+            for step in 0..steps {
                 let (mut one, mut two) = (zero, zero);
-                for l in step..k.min(step + SIDE) {
-                    let x = <Pair as Number<Avx512>>::splat(a[i * a_row + l * a_column], v);
+                let row = &a.data[i / SIDE * a.block + i % SIDE * a.row + step * a.step..][..SIDE];
+                let tile = &b.data[j * b.block + step * b.step..];
+                for (l, x) in row.iter().enumerate() {
+                    let x = <Pair as Number<Avx512>>::splat(*x, v);
                     // SAFETY: the slice holds sixteen pairs.
-                    let y = unsafe { <Pair as Number<Avx512>>::load_raw(v, b[l * b_row + j..][..SIDE].as_ptr()) };
+                    let y = unsafe { <Pair as Number<Avx512>>::load_raw(v, tile[l * b.row..][..SIDE].as_ptr()) };
                     one = dot(_mm512_and_si512(x, first), y, one);
                     two = dot(_mm512_andnot_si512(first, x), y, two);
                 }

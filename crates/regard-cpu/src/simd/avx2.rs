@@ -106,6 +106,16 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn pair(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: proven by the token.
+        unsafe {
+            let half = _mm256_set1_epi32(0x8000);
+            let (a, b) = (_mm256_add_epi32(_mm256_castps_si256(a), half), _mm256_add_epi32(_mm256_castps_si256(b), half));
+            _mm256_castsi256_ps(_mm256_blend_epi16::<0xAA>(_mm256_srli_epi32::<16>(a), b))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, soon: &[T]) {
         for line in (0..size_of_val(soon)).step_by(64) {
             // SAFETY: proven by the token; a prefetch reads nothing that the program can see, at any address.

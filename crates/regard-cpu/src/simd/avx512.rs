@@ -106,6 +106,28 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    fn above_floor(self, y: __m512) -> __m512 {
+        // SAFETY: proven by the token. (VREDUCEPS: 0 for −∞.)
+        unsafe { _mm512_reduce_ps::<1>(y) }
+    }
+
+    #[inline(always)]
+    fn scale_by_floor(self, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe { _mm512_scalef_ps(x, y) }
+    }
+
+    #[inline(always)]
+    fn pair(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: proven by the token.
+        unsafe {
+            let half = _mm512_set1_epi32(0x8000);
+            let (a, b) = (_mm512_add_epi32(_mm512_castps_si512(a), half), _mm512_add_epi32(_mm512_castps_si512(b), half));
+            _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xAAAA_AAAA, _mm512_srli_epi32::<16>(a), b))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, soon: &[T]) {
         for line in (0..size_of_val(soon)).step_by(64) {
             // SAFETY: proven by the token; a prefetch reads nothing that the program can see, at any address.

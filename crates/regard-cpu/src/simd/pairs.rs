@@ -64,6 +64,7 @@ fn round(x: f32) -> u32 {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use super::super::TileProduct;
     use super::super::amx::{self, Amx, Tiles};
     use super::super::avx512::Avx512;
     use super::super::product::Number;
@@ -110,9 +111,12 @@ mod x86 {
             }
         }
 
-        /// Whether few query rows should leave the lanes to keys and values: not where a product always has sixteen columns.
-        pub(crate) fn turns_few_rows(self) -> bool {
-            matches!(self, Pairs::Dot(_))
+        /// AMX, where that is the instruction.
+        pub(crate) fn amx(self) -> Option<Amx> {
+            match self {
+                Pairs::Dot(_) => None,
+                Pairs::Amx(amx) => Some(amx),
+            }
         }
 
         /// Begins to multiply, in this thread.
@@ -167,7 +171,7 @@ mod x86 {
         }
 
         /// The products of AMX, carefully.
-        pub(crate) fn careful(self, product: Product<'_, Pair>) {
+        pub(crate) fn careful(self, product: TileProduct<'_>) {
             // SAFETY: the token proves that the machine has the instructions.
             unsafe { amx::careful(self.0, product) }
         }
@@ -225,6 +229,8 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use super::amx::{Amx, Tiles};
+#[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Dot, Pairs, Session};
 
 /// No other machine has such an instruction.
@@ -234,6 +240,27 @@ pub(crate) enum Pairs {}
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) enum Session {}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[derive(Clone, Copy)]
+pub(crate) enum Amx {}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) enum Tiles {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Amx {
+    pub(crate) fn open(self) -> Tiles {
+        match self {}
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Tiles {
+    pub(crate) fn product(&self, _: super::TileProduct<'_>, _: &mut impl super::Meanwhile) {
+        match *self {}
+    }
+}
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Pairs {
@@ -249,7 +276,7 @@ impl Pairs {
         match self {}
     }
 
-    pub(crate) fn turns_few_rows(self) -> bool {
+    pub(crate) fn amx(self) -> Option<Amx> {
         match self {}
     }
 

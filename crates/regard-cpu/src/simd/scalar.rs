@@ -74,6 +74,12 @@ impl Vector for Scalar {
     }
 
     #[inline(always)]
+    fn pair(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        let round = |x: f32| x.to_bits().wrapping_add(0x8000) >> 16;
+        zip(a, b, |a, b| f32::from_bits(round(a) | round(b) << 16))
+    }
+
+    #[inline(always)]
     fn scale_above(self, x: [f32; 4], low: [f32; 4], y: [f32; 4], n: [f32; 4]) -> [f32; 4] {
         let power = |n: f32| f32::from_bits(((n as i32) << 23).wrapping_add(0x3F80_0000) as u32);
         std::array::from_fn(|i| if x[i] < low[i] { 0.0 } else { y[i] * power(n[i]) })
