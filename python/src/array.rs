@@ -1,123 +1,25 @@
 //! Arrays of other libraries: where their numbers lie, and new ones of the same kind. Unsafe room: foreign memory.
 #![allow(unsafe_code)]
 
-use half::{bf16, f16};
 use numpy::npyffi::{_PyArray_GET_ITEM_DATA, NPY_ARRAY_WRITEABLE};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple, PyType};
+use pyo3::types::PyType;
 use regard::{Element, View, ViewMut};
 
-use crate::dlpack::{Buffer, DataType, DlTensor, ExchangeApi, Owned, host};
-use crate::error::{OrRaise, room, value, wrong_type};
+mod dtype;
+mod numbers;
+
+pub(crate) use dtype::{Dtype, Item};
+pub(crate) use numbers::{integers, is_list, list};
+
+use crate::dlpack::{Buffer, DlTensor, ExchangeApi, Owned, host};
+use crate::error::{OrRaise, value, wrong_type};
 
 /// The most dimensions that an array may have.
 pub(crate) const MAX_DIMS: usize = 8;
-
-/// The type of an array's elements, as far as this package reads any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dtype {
-    F32,
-    F16,
-    Bf16,
-    Bool,
-    Int { bytes: u8, signed: bool },
-}
-
-impl Dtype {
-    /// The name users see.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "float32",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-            Dtype::Bool => "bool",
-            Dtype::Int { signed: true, .. } => "a signed integer",
-            Dtype::Int { signed: false, .. } => "an unsigned integer",
-        }
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-            Dtype::Bool => 1,
-            Dtype::Int { bytes, .. } => bytes.into(),
-        }
-    }
-
-    fn of_dlpack(name: &str, dtype: DataType) -> PyResult<Dtype> {
-        match (dtype.code, dtype.bits, dtype.lanes) {
-            (2, 32, 1) => Ok(Dtype::F32),
-            (2, 16, 1) => Ok(Dtype::F16),
-            (4, 16, 1) => Ok(Dtype::Bf16),
-            (6, 8, 1) => Ok(Dtype::Bool),
-            (code @ (0 | 1), bits @ (8 | 16 | 32 | 64), 1) => Ok(Dtype::Int { bytes: bits / 8, signed: code == 0 }),
-            (code, bits, _) => {
-                let kind = match code {
-                    2 => "float",
-                    5 => "complex",
-                    _ => "number of another kind",
-                };
-                Err(unreadable(name, &format!("a {kind} of {bits} bits")))
-            }
-        }
-    }
-
-    fn to_dlpack(self) -> DataType {
-        let (code, bits) = match self {
-            Dtype::F32 => (2, 32),
-            Dtype::F16 => (2, 16),
-            Dtype::Bf16 => (4, 16),
-            Dtype::Bool => (6, 8),
-            Dtype::Int { bytes, signed } => (u8::from(!signed), bytes * 8),
-        };
-        DataType { code, bits, lanes: 1 }
-    }
-
-    fn of_numpy(name: &str, dtype: &Bound<'_, PyArrayDescr>) -> PyResult<Dtype> {
-        if dtype.is_native_byteorder() == Some(false) {
-            return Err(unreadable(name, "of the other byte order"));
-        }
-        match (dtype.kind(), dtype.itemsize()) {
-            (b'f', 4) => Ok(Dtype::F32),
-            (b'f', 2) => Ok(Dtype::F16),
-            (b'b', 1) => Ok(Dtype::Bool),
-            (b'i', bytes @ (1 | 2 | 4 | 8)) => Ok(Dtype::Int { bytes: bytes as u8, signed: true }),
-            (b'u', bytes @ (1 | 2 | 4 | 8)) => Ok(Dtype::Int { bytes: bytes as u8, signed: false }),
-            (b'V', 2) if dtype.typeobj().name()? == "bfloat16" => Ok(Dtype::Bf16),
-            _ => Err(unreadable(name, &dtype.str()?.to_string())),
-        }
-    }
-}
-
-fn unreadable(name: &str, what: &str) -> PyErr {
-    PyTypeError::new_err(format!("{name} has elements of type {what} and needs float32, float16 or bfloat16"))
-}
-
-/// A type that arrays hold. Implemented for types without padding whose every bit pattern the kernels may read.
-pub(crate) trait Item: Copy {
-    const DTYPE: Dtype;
-}
-
-impl Item for f32 {
-    const DTYPE: Dtype = Dtype::F32;
-}
-
-impl Item for f16 {
-    const DTYPE: Dtype = Dtype::F16;
-}
-
-impl Item for bf16 {
-    const DTYPE: Dtype = Dtype::Bf16;
-}
-
-/// Bytes of bools: 0 is false.
-impl Item for u8 {
-    const DTYPE: Dtype = Dtype::Bool;
-}
 
 /// Which library an array belongs to, and so its results.
 #[derive(Clone)]
@@ -418,98 +320,6 @@ fn new_numpy<'py>(py: Python<'py>, like: &Bound<'py, PyArrayDescr>, dtype: Dtype
 fn named(py: Python<'_>, name: &str, error: &PyErr) -> PyErr {
     let text = error.value(py).to_string();
     value(format!("{name} gives no access to its memory: {}", text.lines().next().unwrap_or_default()))
-}
-
-/// Whether an object is a list or a tuple: other sequences may say any length.
-pub(crate) fn is_list(object: &Bound<'_, PyAny>) -> bool {
-    object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>()
-}
-
-/// The entries of a list or a tuple.
-pub(crate) fn list<'py>(name: &str, object: &Bound<'py, PyAny>, of: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    if is_list(object) { object.extract() } else { Err(wrong_type(name, object, &format!("a list of {of}"))) }
-}
-
-/// Integers: of an array, or of a list.
-pub(crate) fn integers(name: &'static str, object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
-    if is_list(object) {
-        return object.extract().map_err(|_| wrong_type(name, object, "a list of integers, or an array of them"));
-    }
-    let array = Array::of(name, object)?;
-    if array.shape().len() != 1 {
-        return Err(value(format!("{name} has {} dimensions and needs 1", array.shape().len())));
-    }
-    array.integers()
-}
-
-impl Array<'_> {
-    /// The elements in row-major order, where they are integers.
-    pub(crate) fn integers(&self) -> PyResult<Vec<i64>> {
-        let Dtype::Int { bytes, signed } = self.dtype else {
-            let (name, dtype) = (self.name, self.dtype.name());
-            return Err(PyTypeError::new_err(format!("{name} is {dtype} and must be an array of integers")));
-        };
-        let read = |at: *const u8| -> Option<i64> {
-            // SAFETY: `checked` saw that every element is inside the memory and aligned.
-            unsafe {
-                Some(match (bytes, signed) {
-                    (1, true) => at.cast::<i8>().read().into(),
-                    (1, false) => at.read().into(),
-                    (2, true) => at.cast::<i16>().read().into(),
-                    (2, false) => at.cast::<u16>().read().into(),
-                    (4, true) => at.cast::<i32>().read().into(),
-                    (4, false) => at.cast::<u32>().read().into(),
-                    (_, true) => at.cast::<i64>().read(),
-                    (_, false) => i64::try_from(at.cast::<u64>().read()).ok()?,
-                })
-            }
-        };
-        let mut all = room(self.name, self.shape().iter().product())?;
-        for offset in self.offsets() {
-            let number = read(self.data.wrapping_offset(offset * bytes as isize));
-            all.push(number.ok_or_else(|| value(format!("{} has a number beyond 2^63", self.name)))?);
-        }
-        Ok(all)
-    }
-
-    /// The elements in row-major order, where they are of this type.
-    pub(crate) fn elements<T: Item>(&self, why: &str) -> PyResult<Vec<T>> {
-        self.expect(T::DTYPE, why)?;
-        // SAFETY: as in `integers`.
-        let read = |offset: isize| unsafe { self.data.wrapping_offset(offset * size_of::<T>() as isize).cast::<T>().read() };
-        let mut all = room(self.name, self.shape().iter().product())?;
-        all.extend(self.offsets().map(read));
-        Ok(all)
-    }
-
-    /// Where the elements lie from the first, in row-major order.
-    fn offsets(&self) -> impl Iterator<Item = isize> + '_ {
-        let count = self.shape().iter().product::<usize>();
-        (0..count).map(|mut i| {
-            let mut offset = 0;
-            for (&size, &step) in self.shape().iter().zip(self.strides()).rev() {
-                offset += (i % size) as isize * step;
-                i /= size;
-            }
-            offset
-        })
-    }
-}
-
-impl Array<'_> {
-    /// Bools in place, with where in the slice the first one lies: where every byte between is a bool too.
-    pub(crate) fn bools(&self) -> Option<(&[bool], usize)> {
-        let (data, offset, len) = self.range();
-        let dense: usize = self.shape().iter().zip(self.strides()).filter(|(_, step)| **step != 0).map(|(size, _)| size).product();
-        if self.dtype != Dtype::Bool || len > dense {
-            return None;
-        }
-        // SAFETY: as in `view`; a bool is a byte that is 0 or 1, which is seen to here.
-        let bytes = unsafe { std::slice::from_raw_parts(data, len) };
-        let bools = bytes.iter().fold(0, |all, byte| all | byte) <= 1;
-        // SAFETY: every byte is 0 or 1.
-        bools.then(|| (unsafe { std::slice::from_raw_parts(data.cast::<bool>(), len) }, offset))
-    }
 }
 
 impl Array<'_> {

@@ -98,7 +98,8 @@ impl<'a, T: Element> Packed<'a, T> {
     /// Values as pairs of rows, `[keys / 2, stride]`.
     #[inline(always)]
     pub(crate) fn value_pairs(&mut self, tile: &Range<usize>, stride: usize) -> &[Pair] {
-        pair_values(&self.p.kv, self.head, tile, stride, &mut self.paired, &mut self.copies);
+        self.paired.resize(TILE / 2 * stride, Pair::default());
+        pair_values(self.p, self.head, tile, (&mut self.paired, stride), &mut self.copies);
         &self.paired
     }
 
@@ -108,7 +109,8 @@ impl<'a, T: Element> Packed<'a, T> {
         let (dim, k) = (self.p.shape.value_dim, TILE / 2);
         let (there, place) = self.value_pairs.place(tile);
         if !there {
-            pair_values(&self.p.kv, self.head, tile, dim, &mut self.paired, &mut self.copies);
+            self.paired.resize(k * dim, Pair::default());
+            pair_values(self.p, self.head, tile, (&mut self.paired, dim), &mut self.copies);
             place.resize(dim * k, Pair::default());
             let (from, to) = (Pair::bits(&self.paired), Pair::bits_mut(place));
             v.call(Transpose { from, from_row: dim, to, to_row: k, rows: tile.len().div_ceil(2), columns: dim });
@@ -154,24 +156,30 @@ pub(crate) fn rows_together<'a, T: Element>(
     }
 }
 
-/// Values as pairs of rows, `[keys / 2, stride]`.
+/// Values of a tile as pairs of rows, `[TILE / 2, stride]`; what is beyond the keys is zero.
 #[inline(always)]
 pub(crate) fn pair_values<T: Element>(
-    kv: &Kv<'_, T>,
+    p: &Problem<'_, T>,
     head: (usize, usize),
     tile: &Range<usize>,
-    stride: usize,
-    paired: &mut Vec<Pair>,
-    [first, second]: &mut [Vec<T>; 2],
+    (to, stride): (&mut [Pair], usize),
+    [one, two]: &mut [Vec<T>; 2],
 ) {
-    paired.resize(TILE / 2 * stride, Pair::default());
-    for (to, l) in paired.chunks_exact_mut(stride.max(1)).zip(tile.clone().step_by(2)) {
-        let first = row(kv, Side::Values, head, l, first);
-        if l + 1 < tile.end {
-            pair_rows(first, row(kv, Side::Values, head, l + 1, second), to);
-        } else {
-            pair_last_row(first, to);
+    let (dim, mut l) = (p.shape.value_dim, tile.start);
+    for to in to.chunks_exact_mut(stride.max(1)) {
+        match tile.end.saturating_sub(l) {
+            0 => to.fill(Pair::default()),
+            1 => pair_last_row(&bf16_rows(&p.kv, Side::Values, head, l..l + 1, one).0[..dim], to),
+            _ => {
+                let (first, distance, n) = bf16_rows(&p.kv, Side::Values, head, l..l + 2, one);
+                let second = match n {
+                    1 => bf16_rows(&p.kv, Side::Values, head, l + 1..l + 2, two).0,
+                    _ => &first[distance..],
+                };
+                pair_rows(&first[..dim], &second[..dim], to);
+            }
         }
+        l += 2;
     }
 }
 

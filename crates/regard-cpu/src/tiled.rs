@@ -15,7 +15,7 @@ use crate::block::{RowBlock, Side, apply, tiles};
 use crate::exp::{exp, exp2_of_weight};
 use crate::forward::{Partial, drop_out, finite, stabiliser};
 use crate::lines::Lines;
-use crate::packed::{bf16_rows, pair_elements, pair_last_row, pair_rows, pair_values, view_row};
+use crate::packed::{bf16_rows, pair_elements, pair_values, view_row};
 use crate::rule::{Patch, TileRule};
 use crate::simd::{Amx, Factor, Meanwhile, Pair, SIDE, Task, TileProduct, Tiles, Transpose, Vector, Weigh};
 use crate::{Problem, SPAN, TILE};
@@ -58,14 +58,14 @@ pub(crate) struct Prepared {
     values: Lines<Pair>,
     held: [usize; SPAN / TILE],
     /// Pairs of rows of values before they are turned, `[TILE / 2, value_dim]`.
-    rows: Vec<Pair>,
+    rows: Lines<Pair>,
 }
 
 impl Prepared {
     /// Places for `places` tiles of keys.
     pub(crate) fn new(places: usize) -> Self {
         let keys = (0..places).map(|_| (usize::MAX, Lines::default())).collect();
-        Prepared { keys, values: Lines::default(), held: [usize::MAX; _], rows: Vec::new() }
+        Prepared { keys, values: Lines::default(), held: [usize::MAX; _], rows: Lines::default() }
     }
 
     /// `K` of a tile of keys, `A` of a product.
@@ -98,23 +98,8 @@ impl Prepared {
         let row = p.shape.value_dim.next_multiple_of(SIDE);
         let all = self.values.room(SPAN / 2 * row);
         for tile in tiles(keys.clone()) {
-            let (to, mut l) = (&mut all[tile.start % SPAN / 2 * row..][..TILE / 2 * row], tile.start);
-            let [mut one, mut two] = [Vec::new(), Vec::new()];
-            for to in to.chunks_exact_mut(row.max(1)) {
-                match tile.end.saturating_sub(l) {
-                    0 => to.fill(Pair::default()),
-                    1 => pair_last_row(bf16_rows(&p.kv, Side::Values, head, l..l + 1, &mut one).0, to),
-                    _ => {
-                        let (first, stride, n) = bf16_rows(&p.kv, Side::Values, head, l..l + 2, &mut one);
-                        let second = match n {
-                            1 => bf16_rows(&p.kv, Side::Values, head, l + 1..l + 2, &mut two).0,
-                            _ => &first[stride..],
-                        };
-                        pair_rows(&first[..p.shape.value_dim], &second[..p.shape.value_dim], to);
-                    }
-                }
-                l += 2;
-            }
+            let to = &mut all[tile.start % SPAN / 2 * row..][..TILE / 2 * row];
+            pair_values(p, head, &tile, (to, row), &mut Default::default());
         }
         Factor { data: &all[keys.start % SPAN / 2 * row..], row, block: SIDE, step: SIDE * row }
     }
@@ -131,10 +116,10 @@ impl Prepared {
                 continue;
             }
             *held = tile.start;
-            pair_values(&p.kv, head, &tile, dim, &mut self.rows, &mut Default::default());
-            self.rows[tile.len().div_ceil(2) * dim..].fill(Pair::default());
+            let rows = self.rows.room(TILE / 2 * dim);
+            pair_values(p, head, &tile, (rows, dim), &mut Default::default());
             let turned = all[tile.start % SPAN / (2 * SIDE) * step..].chunks_exact_mut(step.max(1));
-            for (rows, to) in self.rows.chunks_exact((SIDE * dim).max(1)).zip(turned) {
+            for (rows, to) in rows.chunks_exact((SIDE * dim).max(1)).zip(turned) {
                 let (from, to) = (Pair::bits(rows), Pair::bits_mut(to));
                 v.call(Transpose { from, from_row: dim, to, to_row: SIDE, rows: SIDE, columns: dim });
             }
