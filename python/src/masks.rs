@@ -33,6 +33,10 @@ impl Mask for Shared {
         self.0.keep_row(at, keep);
     }
 
+    fn in_rows(&self) -> bool {
+        true
+    }
+
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         self.0.tile(q, kv, at)
     }
@@ -367,6 +371,10 @@ macro_rules! by_parts {
 
             fn keep_row(&self, at: Pair, keep: &mut [u32]) {
                 self.mask().keep_row(at, keep);
+            }
+
+            fn in_rows(&self) -> bool {
+                self.mask().in_rows()
             }
 
             fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
