@@ -12,7 +12,7 @@ use regard_core::{Element, Kv, View};
 use crate::block::{RowBlock, Rows, Side, rows};
 use crate::lines::Lines;
 use crate::packed::{pair_elements, pair_last_row, pair_rows, row};
-use crate::products::{Query, scores};
+use crate::products::{paired_rows, scores};
 use crate::simd::{Pair, Pairs, Product, Session, Vector};
 use crate::sweep::Sweep;
 
@@ -25,20 +25,23 @@ pub(crate) trait Factors {
     /// Reads a row block.
     fn block<T: Element, V: Vector>(&self, v: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> Self::Block;
 
-    /// `S = scale · K Qᵀ`
+    /// What [`Factors::scores`] leaves to be multiplied by.
+    fn left(&self) -> f32;
+
+    /// `S = scale · K Qᵀ`, but for [`Factors::left`].
     fn scores<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, s: &mut [f32]);
 
     /// `dP = V dOᵀ`
     fn weight_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, dp: &mut [f32]);
 
     /// `dV += Pᵀ dO`
-    fn value_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, p: &[f32], dv: &mut [f32]);
+    fn value_gradients<V: Vector>(&mut self, v: V, block: &Self::Block, keys: &Range<usize>, p: &[f32], dv: &mut [f32]);
 
     /// `dK += dSᵀ Q`
-    fn key_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]);
+    fn key_gradients<V: Vector>(&mut self, v: V, block: &Self::Block, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]);
 
     /// `dQ += dS K`
-    fn query_gradients<V: Vector>(&self, v: V, block: &Self::Block, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]);
+    fn query_gradients<V: Vector>(&mut self, v: V, block: &Self::Block, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]);
 }
 
 /// A matrix, row by row.
@@ -123,6 +126,11 @@ impl Factors for Wide {
     type Block = WideBlock;
 
     #[inline(always)]
+    fn left(&self) -> f32 {
+        1.0
+    }
+
+    #[inline(always)]
     fn block<T: Element, V: Vector>(&self, _: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> WideBlock {
         let (rows, width) = (block.rows.len(), block.width);
         let lanes = |from: &View<'_, T>, factor| {
@@ -153,17 +161,17 @@ impl Factors for Wide {
     }
 
     #[inline(always)]
-    fn value_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
+    fn value_gradients<V: Vector>(&mut self, v: V, block: &WideBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
         v.call(add((p, block.width, 1), &block.d_out.data, dv, (keys.len(), self.v.stride, block.rows), self.careful));
     }
 
     #[inline(always)]
-    fn key_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
+    fn key_gradients<V: Vector>(&mut self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
         v.call(add((ds, block.width, 1), &block.q.data, dk, (keys.len(), self.k.stride, block.rows), self.careful));
     }
 
     #[inline(always)]
-    fn query_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
+    fn query_gradients<V: Vector>(&mut self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
         let sizes = (block.rows, self.k.stride, keys.len());
         v.call(add((ds, 1, block.width), self.k.from(keys.start), dq, sizes, self.careful));
     }
@@ -178,6 +186,9 @@ pub(crate) struct Paired {
     v: Matrix<Pair>,
     /// Pairs of rows, `[keys / 2, head_dim padded]`.
     k_rows: Matrix<Pair>,
+    /// P or dS of a tile in pairs.
+    weights: Lines<Pair>,
+    scale: f32,
     careful: bool,
 }
 
@@ -185,10 +196,9 @@ pub(crate) struct Paired {
 pub(crate) struct PairedBlock {
     rows: usize,
     width: usize,
-    /// `Qᵀ` and `dOᵀ`, `[depth, width]`, and what is left to multiply scores by.
-    q_lanes: Vec<Pair>,
-    d_out_lanes: Vec<Pair>,
-    scale: f32,
+    /// `Qᵀ` and `dOᵀ`, `[depth, width]`.
+    q_lanes: Lines<Pair>,
+    d_out_lanes: Lines<Pair>,
     /// `Q` and `dO` as pairs of rows, `[rows / 2, dim padded]`.
     q: Matrix<Pair>,
     d_out: Matrix<Pair>,
@@ -229,19 +239,18 @@ impl Paired {
         let (k, v) = (neighbours(Side::Keys, shape.head_dim), neighbours(Side::Values, shape.value_dim));
         let (keys, stride) = (sweep.keys.clone(), shape.head_dim.next_multiple_of(V::LANES));
         let k_rows = rows_in_pairs(&sweep.p.kv, keys.len(), stride, |i| (head, keys.start + i));
-        Paired { session: pairs.open(), pairs, k, v, k_rows, careful: sweep.careful }
-    }
-
-    /// `P` or `dS` as pairs of neighbours, `[keys, width / 2]`.
-    fn neighbours(&self, keys: &Range<usize>, width: usize, from: &[f32]) -> Lines<Pair> {
-        let mut to = Lines::zeros(keys.len() * width / 2);
-        self.pairs.pair_neighbours(&from[..keys.len() * width], &mut to);
-        to
+        let (session, weights, scale, careful) = (pairs.open(), Lines::default(), sweep.p.scale, sweep.careful);
+        Paired { session, pairs, k, v, k_rows, weights, scale, careful }
     }
 }
 
 impl Factors for Paired {
     type Block = PairedBlock;
+
+    #[inline(always)]
+    fn left(&self) -> f32 {
+        self.scale
+    }
 
     #[inline(always)]
     fn block<T: Element, V: Vector>(&self, _: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> PairedBlock {
@@ -254,18 +263,15 @@ impl Factors for Paired {
                 ((block.batch, head), q)
             })
         };
-        let (q_lanes, scale) = Query::paired(self.pairs, block, &sweep.p.q, sweep.p.scale);
-        let (d_out_lanes, _) = Query::paired(self.pairs, block, &sweep.d_out, 1.0);
-        PairedBlock { rows, width, q_lanes, d_out_lanes, scale, q: by_row(sweep.p.q), d_out: by_row(sweep.d_out) }
+        let lanes = |from| paired_rows(self.pairs, sweep.p.kernel, block, from);
+        let (q_lanes, d_out_lanes) = (lanes(&sweep.p.q), lanes(&sweep.d_out));
+        PairedBlock { rows, width, q_lanes, d_out_lanes, q: by_row(sweep.p.q), d_out: by_row(sweep.d_out) }
     }
 
     #[inline(always)]
     fn scores<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, s: &mut [f32]) {
         let sizes = (keys.len(), block.width, self.k.stride);
         self.session.multiply(scores(self.k.from(keys.start), self.k.stride, &block.q_lanes, s, sizes));
-        if block.scale != 1.0 {
-            s[..keys.len() * block.width].iter_mut().for_each(|s| *s *= block.scale);
-        }
     }
 
     #[inline(always)]
@@ -275,23 +281,27 @@ impl Factors for Paired {
     }
 
     #[inline(always)]
-    fn value_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
-        let (p, sizes) = (self.neighbours(keys, block.width, p), (keys.len(), block.d_out.stride, block.rows.div_ceil(2)));
-        self.session.multiply(add((&p, block.width / 2, 1), &block.d_out.data, dv, sizes, self.careful));
+    fn value_gradients<V: Vector>(&mut self, _: V, block: &PairedBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
+        let (half, sizes) = (block.width / 2, (keys.len(), block.d_out.stride, block.rows.div_ceil(2)));
+        let weights = self.weights.room(keys.len() * half);
+        self.pairs.pair_neighbours(&p[..keys.len() * block.width], weights);
+        self.session.multiply(add((weights, half, 1), &block.d_out.data, dv, sizes, self.careful));
     }
 
     #[inline(always)]
-    fn key_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
-        let (ds, sizes) = (self.neighbours(keys, block.width, ds), (keys.len(), block.q.stride, block.rows.div_ceil(2)));
-        self.session.multiply(add((&ds, block.width / 2, 1), &block.q.data, dk, sizes, self.careful));
+    fn key_gradients<V: Vector>(&mut self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
+        let (half, sizes) = (block.width / 2, (keys.len(), block.q.stride, block.rows.div_ceil(2)));
+        let weights = self.weights.room(keys.len() * half);
+        self.pairs.pair_neighbours(&ds[..keys.len() * block.width], weights);
+        self.session.multiply(add((weights, half, 1), &block.q.data, dk, sizes, self.careful));
     }
 
     #[inline(always)]
-    fn query_gradients<V: Vector>(&self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
+    fn query_gradients<V: Vector>(&mut self, _: V, block: &PairedBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
         let (width, k) = (block.width, keys.len().div_ceil(2));
-        let mut pairs = Lines::zeros(k * width);
-        self.pairs.pair_weights(&ds[..keys.len() * width], width, &mut pairs);
+        let weights = self.weights.room(k * width);
+        self.pairs.pair_weights(&ds[..keys.len() * width], width, weights);
         let sizes = (block.rows, self.k_rows.stride, k);
-        self.session.multiply(add((&pairs, 1, width), self.k_rows.from(keys.start / 2), dq, sizes, self.careful));
+        self.session.multiply(add((weights, 1, width), self.k_rows.from(keys.start / 2), dq, sizes, self.careful));
     }
 }

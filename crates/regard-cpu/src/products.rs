@@ -11,9 +11,9 @@ use regard_core::{Element, View};
 
 use crate::block::{RowBlock, Rows, Side};
 use crate::lines::Lines;
-use crate::packed::Packed;
+use crate::packed::{Packed, pair_elements, view_row};
 use crate::simd::{Pair, Pairs, Product, Session, Transpose, Vector};
-use crate::{Problem, TILE};
+use crate::{Kernel, Problem, TILE};
 
 /// The queries of a row block, as the products read them.
 pub(crate) enum Query {
@@ -46,6 +46,20 @@ impl Query {
         pairs.pair_weights(&wide, width, &mut q);
         (q, left)
     }
+}
+
+/// The rows of a block in bf16, as they are, in pairs and turned: `[depth, width]`.
+pub(crate) fn paired_rows<T: Element>(pairs: Pairs, kernel: Kernel, block: &RowBlock, from: &View<'_, T>) -> Lines<Pair> {
+    let (depth, width) = (pairs.depth(from.shape()[3]), block.width);
+    let (mut rows, mut turned, mut copy) = (Lines::zeros(width * depth), Lines::zeros(depth * width), Vec::new());
+    for run in &block.runs {
+        for (lane, q) in run.lanes.clone().zip(run.q..) {
+            pair_elements(view_row(from, [block.batch, run.head, q], &mut copy), &mut rows[lane * depth..][..depth]);
+        }
+    }
+    let (from, to) = (Pair::bits(&rows), Pair::bits_mut(&mut turned));
+    kernel.run(Transpose { from, from_row: depth, to, to_row: width, rows: width, columns: depth });
+    turned
 }
 
 /// A [`Query`] in use by one thread.

@@ -62,12 +62,12 @@ impl<T: Element> Task for Sweep<'_, '_, T> {
     fn run<V: Vector>(mut self, v: V) {
         match self.p.kernel.pairs().filter(|_| T::as_bf16(&[]).is_some()) {
             Some(pairs) => {
-                let factors = Paired::of(v, &self, pairs);
-                self.blocks(v, &factors);
+                let mut factors = Paired::of(v, &self, pairs);
+                self.blocks(v, &mut factors);
             }
             None => {
-                let factors = Wide::of(v, &self);
-                self.blocks(v, &factors);
+                let mut factors = Wide::of(v, &self);
+                self.blocks(v, &mut factors);
             }
         }
     }
@@ -75,16 +75,17 @@ impl<T: Element> Task for Sweep<'_, '_, T> {
 
 impl<T: Element> Sweep<'_, '_, T> {
     #[inline(always)]
-    fn blocks<V: Vector>(&mut self, v: V, factors: &impl Factors) {
+    fn blocks<V: Vector>(&mut self, v: V, factors: &mut impl Factors) {
+        let mut tile = Scratch::default();
         for rows in ranges(self.rows.clone(), ROWS) {
             let block = RowBlock::new(&self.p.shape, V::LANES, self.batch, self.kv_head, rows);
-            self.row_block(v, factors, &block);
+            self.row_block(v, factors, &block, &mut tile);
         }
     }
 
     /// One row block against all keys of the sweep.
     #[inline(always)]
-    fn row_block<V: Vector>(&mut self, v: V, factors: &impl Factors, block: &RowBlock) {
+    fn row_block<V: Vector>(&mut self, v: V, factors: &mut impl Factors, block: &RowBlock, tile: &mut Scratch) {
         let Sweep { p, rule, careful, .. } = *self;
         let (shape, width, kernel) = (&p.shape, block.width, p.kernel);
         let (head_dim, value_dim) = (shape.head_dim.next_multiple_of(V::LANES), shape.value_dim.next_multiple_of(V::LANES));
@@ -95,19 +96,24 @@ impl<T: Element> Sweep<'_, '_, T> {
         }
         let operands = factors.block(v, self, block);
         let [lse, delta] = self.statistics(block);
-        let (mut s, mut ds, mut raw) = (Lines::zeros(TILE * width), Lines::zeros(TILE * width), Vec::new());
+        let Scratch { s, ds, raw } = tile;
+        let (s, ds) = (s.room(TILE * width), ds.room(TILE * width));
+        // A positive scale is left to the exponentials, where no score asks for it before.
+        let left = if !rule.has_score() && factors.left() > 0.0 { factors.left() } else { 1.0 };
         let first = block.rows.start - self.rows.start;
         for (keys, kinds) in seen {
             let at = keys.start - self.keys.start..keys.end - self.keys.start;
             let n = keys.len() * width;
-            factors.scores(v, &operands, &at, &mut s); // S = scale · K Qᵀ
-            if rule.has_score() {
-                raw.clear();
-                raw.extend_from_slice(&s);
+            factors.scores(v, &operands, &at, s); // S = scale · K Qᵀ
+            if left != factors.left() {
+                s[..n].iter_mut().for_each(|s| *s *= factors.left());
             }
-            apply(rule, kernel, &kinds, &mut s);
-            factors.weight_gradients(v, &operands, &at, &mut ds); // dP = V dOᵀ
-            v.call(Probabilities { s: &mut s[..n], lse: &lse, careful }); // P
+            if rule.has_score() {
+                raw.room(n).copy_from_slice(&s[..n]);
+            }
+            apply(rule, kernel, &kinds, s);
+            factors.weight_gradients(v, &operands, &at, ds); // dP = V dOᵀ
+            v.call(Probabilities { s: &mut s[..n], lse: &lse, scale: left, careful }); // P
             let mut dropped = Vec::new();
             if p.dropout.is_some() {
                 dropped.extend(s.iter().map(|p| if *p == 0.0 { 0.0 } else { 1.0 }));
@@ -117,14 +123,14 @@ impl<T: Element> Sweep<'_, '_, T> {
             if rule.has_score() {
                 let mut nowhere = Nowhere;
                 let bias = self.wanted.bias.as_deref_mut().unwrap_or(&mut nowhere);
-                kinds.iter().for_each(|(_, patch)| rule.pull(kernel, &raw, &mut ds, patch, bias));
+                kinds.iter().for_each(|(_, patch)| rule.pull(kernel, raw, ds, patch, bias));
             }
             if let Some((dk, dv)) = &mut self.wanted.dkv {
-                factors.value_gradients(v, &operands, &at, &s, &mut dv[at.start * value_dim..]); // dV += Pᵀ dO
-                factors.key_gradients(v, &operands, &at, &ds, &mut dk[at.start * head_dim..]); // dK += dSᵀ Q
+                factors.value_gradients(v, &operands, &at, s, &mut dv[at.start * value_dim..]); // dV += Pᵀ dO
+                factors.key_gradients(v, &operands, &at, ds, &mut dk[at.start * head_dim..]); // dK += dSᵀ Q
             }
             if let Some(dq) = &mut self.wanted.dq {
-                factors.query_gradients(v, &operands, &at, &ds, &mut dq[first * head_dim..]); // dQ += dS K
+                factors.query_gradients(v, &operands, &at, ds, &mut dq[first * head_dim..]); // dQ += dS K
             }
         }
     }
@@ -142,10 +148,20 @@ impl<T: Element> Sweep<'_, '_, T> {
     }
 }
 
-/// `P = exp(S − lse)`, in place.
+/// Buffers that the row blocks of a sweep use one after another, `[TILE, width]`.
+#[derive(Default)]
+struct Scratch {
+    s: Lines<f32>,
+    ds: Lines<f32>,
+    /// Scores before the rule.
+    raw: Lines<f32>,
+}
+
+/// `P = exp(scale · S − lse)`, in place.
 struct Probabilities<'a> {
     s: &'a mut [f32],
     lse: &'a [f32],
+    scale: f32,
     /// Whether some `lse` may be NaN: what a row does not see has a probability of 0 even then.
     careful: bool,
 }
@@ -159,7 +175,7 @@ impl Task for Probabilities<'_> {
         for row in self.s.chunks_exact_mut(width) {
             for lane in (0..width).step_by(V::LANES) {
                 let s = v.load(&row[lane..]);
-                let mut p = exp(v, v.sub(s, v.load(&self.lse[lane..])));
+                let mut p = exp(v, v.mul_add(s, v.splat(self.scale), v.sub(v.splat(0.0), v.load(&self.lse[lane..]))));
                 if self.careful {
                     p = v.select_below(s, v.splat(f32::MIN), v.splat(0.0), p);
                 }

@@ -153,7 +153,10 @@ fn positions_that_cannot_be_are_refused_by_name() {
     assert!(refused(long(&[1.0; 8], &[1.0; 7])).starts_with("long_factor of LongRoPE has 7 factors and needs 8"));
     assert!(refused(long(&[1.0; 8], &[-1.0; 8])).starts_with("long_factor of LongRoPE is -1"));
     assert!(refused(json!({"partial_rotary_factor": 1.5})).starts_with("partial_rotary_factor is 1.5"));
-    assert!(refused(json!({"partial_rotary_factor": 0.2})).contains("is 3 and must be even, positive and at most 2^20"), "3 of 16 elements");
+    assert!(
+        refused(json!({"partial_rotary_factor": 0.2})).contains("is 3 and must be even, positive and at most 2^20"),
+        "3 of 16 elements"
+    );
     assert!(refused(json!({"rope_theta": -1.0})).starts_with("base of a rotary embedding is -1"));
 
     let x = tensor(&[0.0; 2 * 8 * 3], &[1, 2, 3, 8]);
