@@ -202,6 +202,20 @@ impl<'a, T: Copy> View<'a, T> {
             _ => None,
         }
     }
+
+    /// [`View::broadcast_at`] for a query and keys that follow each other, where their elements are neighbours in memory.
+    #[inline(always)]
+    pub(crate) fn broadcast_keys(&self, kv: &Range<u32>, p: crate::Pair) -> Option<&'a [T]> {
+        let [batch, heads, queries, keys] = self.layout.shape;
+        let pick = |size: usize, i: u32| if size == 1 { 0 } else { i as usize };
+        let first = [pick(batch, p.batch), pick(heads, p.head), pick(queries, p.q), pick(keys, kv.start)];
+        let first = self.layout.position(first);
+        match (keys, self.layout.strides[3]) {
+            (1, _) => self.data.get(first..first + 1),
+            (_, 1) => self.data.get(first..first + kv.len()),
+            _ => None,
+        }
+    }
 }
 
 impl<'a, T: Element> View<'a, T> {

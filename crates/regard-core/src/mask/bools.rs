@@ -24,7 +24,11 @@ impl Mask for Bools<'_> {
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
         let first = self.keep(at.with(q.start, kv.start));
         for row in q {
-            if kv.clone().any(|key| self.keep(at.with(row, key)) != first) {
+            let same = match self.0.broadcast_keys(&kv, at.with(row, kv.start)) {
+                Some(seen) => seen.iter().fold(true, |same, x| same & (*x == first)), // all of them: a vector at a time
+                None => kv.clone().all(|key| self.keep(at.with(row, key)) == first),
+            };
+            if !same {
                 return Tile::Mixed;
             }
         }
