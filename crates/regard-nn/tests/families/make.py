@@ -3,7 +3,7 @@
     pip install -r crates/regard-nn/tests/transformers/requirements.txt
     python3 crates/regard-nn/tests/families/make.py [NAME ...]
 
-Made with transformers 5.24.0, torch 2.15.0, safetensors 0.8.0: attention "eager", one thread, every tensor f32 or u32.
+Made with transformers 5.24.0, torch 2.15.0, safetensors 0.8.0: attention and experts "eager", one thread, every tensor f32 or u32.
 A directory is what `save_pretrained` writes; expected.safetensors is computed by the model loaded from it. At every ninth position:
 
     decoders  tokens [2,100]   logits [2,12,V]   hidden [layers+1,12,H]: text 0, after the embedding and after every layer, not normed
@@ -192,7 +192,8 @@ def fixture(name, seed):
     auto = AUTO.get(kind, AutoModelForCausalLM)
     random_model(auto, AutoConfig.for_model(kind, **FAMILIES[name])).save_pretrained(target)
     (target / "generation_config.json").unlink(missing_ok=True)
-    model = auto.from_pretrained(target, attn_implementation="eager", dtype=torch.float32).eval()
+    eager = dict(attn_implementation="eager", experts_implementation="eager")
+    model = auto.from_pretrained(target, **eager, dtype=torch.float32).eval()
     expected = {"bert": bert, "t5": t5}.get(kind, decoder)(model, torch.randint(64, (2, 100)))
     largest = expected.get("logits", expected.get("last")).abs().max()
     if not 2 < largest < 20:
