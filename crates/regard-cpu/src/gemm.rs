@@ -104,6 +104,30 @@ impl PackedMatrix {
         self.outputs
     }
 
+    /// Row `output` of the weights, widened: an embedding is a row of the matrix that it is tied to.
+    ///
+    /// # Panics
+    /// When there is no such row, or `to` has not as many elements as a row.
+    pub fn row(&self, output: usize, to: &mut [f32]) {
+        assert!(output < self.outputs && to.len() == self.inputs, "row {output} of {} by {}", self.outputs, self.inputs);
+        let (panel, column) = (output / self.width, output % self.width);
+        let first = |depth: usize| panel * depth * self.width + column;
+        match &self.panels {
+            Panels::F32(data) => {
+                data[first(self.inputs)..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = *x);
+            }
+            Panels::Bf16(data) => {
+                data[first(self.inputs)..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = x.to_f32());
+            }
+            Panels::Paired(pairs, data) => {
+                let column = data[first(pairs.depth(self.inputs))..].iter().step_by(self.width);
+                to.chunks_mut(2)
+                    .zip(column)
+                    .for_each(|(to, pair)| to.iter_mut().zip(pair.both()).for_each(|(to, x)| *to = x.to_f32()));
+            }
+        }
+    }
+
     /// `Y = X·Wᵀ + b`: `x` is `[rows, inputs]`, `y` is `[rows, outputs]`, `bias` is `[outputs]`, all row-major.
     ///
     /// # Errors

@@ -22,8 +22,10 @@ use crate::{Problem, ROWS, SPAN, TILE};
 ///   w·Dv                  finished rows
 ///   w·(TILE + 1)          scores of a tile, and what they scale the output by
 ///   n·(D + Dv)            n keys and values that are prepared: a tile, or a span for several blocks; none that are read in place
-///   TILE·max(D, Dv)       keys or values turned, for few rows
+///   TILE·w                scores of few rows, keys in the lanes
 /// ```
+/// A few rows in f32 prepare keys or values at a time, and in pairs of bf16 they turn a tile of keys.
+///
 /// In pairs of bf16 queries, keys and values take half, and `TILE/2·(w + Dv)` is for weights and rows on their way; in the tiles of AMX
 /// there is a second tile of scores, and `SPAN/2·(w + Dv)` for the weights and values of a span. Besides, a partial softmax for each span
 /// of a block whose keys are shared out, and what says which block is whose.
@@ -39,12 +41,14 @@ pub fn memory<T: Element>(p: &Problem<'_, T>) -> u64 {
         _ => SPAN.min(s.kv_len),
     };
     let softmax = w * (s.value_dim + 2);
-    let turned = if rows <= FEW { TILE * s.head_dim.max(s.value_dim) } else { 0 };
+    let few = rows <= FEW;
     let queries = b * w * s.head_dim;
     let inputs = if amx(p).is_some() {
         (queries + prepared * s.head_dim + TILE * s.value_dim + SPAN * (w + s.value_dim)) / 2 + w * TILE
     } else {
-        let wide = queries + prepared * (s.head_dim + s.value_dim) + turned;
+        let sides = if few && !paired { s.head_dim.max(s.value_dim) } else { s.head_dim + s.value_dim };
+        let turned = if few && paired { TILE * s.head_dim } else { 0 } + if few { TILE * rows } else { 0 };
+        let wide = queries + prepared * sides + turned;
         if paired { (wide + TILE * (w + s.value_dim)) / 2 } else { wide }
     };
     let own = inputs + b * softmax + 2 * softmax + w * (s.value_dim + TILE + 1);

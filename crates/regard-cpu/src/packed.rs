@@ -21,6 +21,8 @@ pub(crate) struct Packed<'a, T> {
     value_pairs: Shelf<Pair>,
     /// Pairs of rows of values before they are transposed, `[TILE / 2, value_dim]`.
     paired: Vec<Pair>,
+    /// Keys or values of few query rows in f32.
+    copy: Vec<f32>,
     /// For the tiles of AMX.
     pub(crate) tiled: Prepared,
     /// Rows whose elements are not neighbours.
@@ -58,15 +60,32 @@ impl<'a, T: Element> Packed<'a, T> {
     /// Room for `tiles` tiles that follow each other.
     pub(crate) fn new(p: &'a Problem<'a, T>, head: (usize, usize), tiles: usize) -> Self {
         let (wide, pairs) = (|| Shelf::new(tiles), || Shelf::new(tiles));
-        let (paired, copies) = (Vec::new(), Default::default());
+        let (paired, copy, copies) = (Vec::new(), Vec::new(), Default::default());
         let tiled = Prepared::new(tiles);
-        Packed { p, head, keys: wide(), values: wide(), key_pairs: pairs(), value_pairs: pairs(), paired, tiled, copies }
+        Packed { p, head, keys: wide(), values: wide(), key_pairs: pairs(), value_pairs: pairs(), paired, copy, tiled, copies }
     }
 
-    /// Asks for keys or values that will be read soon, as far as there are any.
+    /// Keys or values of a tile in f32, as few query rows read them: in runs that lie together, each with its keys counted from the
+    /// first of the tile and what follows it. Runs shorter than `least`, and other numbers, are copied.
     #[inline(always)]
-    pub(crate) fn prefetch<V: Vector>(&self, v: V, side: Side, range: Range<usize>) {
-        prefetch(self.p, v, self.head, side, range);
+    pub(crate) fn each_run(
+        &mut self,
+        side: Side,
+        tile: &Range<usize>,
+        least: usize,
+        mut f: impl FnMut(Range<usize>, Rows<'_>, Soon<'a, T>),
+    ) {
+        let mut left = tile.clone();
+        while !left.is_empty() {
+            let together = rows_together(&self.p.kv, side, self.head, left.clone()).filter(|(.., n)| *n >= least.min(left.len()));
+            let (n, run) = match together.and_then(|(rows, stride, n)| Some((n, Rows { data: T::as_f32(rows)?, stride }))) {
+                Some(in_place) => in_place,
+                None => (left.len(), rows(&self.p.kv, side, self.head, left.clone(), &mut self.copy)),
+            };
+            let keys = left.start..left.start + n;
+            f(keys.start - tile.start..keys.end - tile.start, run, Soon::after(self.p, side, self.head, &keys));
+            left.start += n;
+        }
     }
 
     /// Keys or values in f32: in place where they can be.
@@ -83,23 +102,23 @@ impl<'a, T: Element> Packed<'a, T> {
 
     /// Keys as pairs of neighbours, `[keys, depth]`, where `depth` is that of [`Pairs::depth`]; what is beyond the head is zero.
     #[inline(always)]
-    pub(crate) fn key_pairs(&mut self, pairs: Pairs, tile: &Range<usize>) -> &[Pair] {
+    pub(crate) fn key_pairs<V: Vector>(&mut self, v: V, pairs: Pairs, tile: &Range<usize>) -> &[Pair] {
         let depth = pairs.depth(self.p.shape.head_dim);
+        let once = self.key_pairs.size == 1;
         let (there, place) = self.key_pairs.place(tile);
         if !there {
             place.resize(TILE * depth, Pair::default());
-            for (to, l) in place.chunks_exact_mut(depth.max(1)).zip(tile.clone()) {
-                pair_elements(row(&self.p.kv, Side::Keys, self.head, l, &mut self.copies[0]), to);
-            }
+            let (place, copy) = (&mut place[..], &mut self.copies[0]);
+            each_key(v, self.p, self.head, (tile, once), copy, |l, row| pair_elements(row, &mut place[l * depth..][..depth]));
         }
         place
     }
 
     /// Values as pairs of rows, `[keys / 2, stride]`.
     #[inline(always)]
-    pub(crate) fn value_pairs(&mut self, tile: &Range<usize>, stride: usize) -> &[Pair] {
+    pub(crate) fn value_pairs<V: Vector>(&mut self, v: V, tile: &Range<usize>, stride: usize) -> &[Pair] {
         self.paired.resize(TILE / 2 * stride, Pair::default());
-        pair_values(self.p, self.head, tile, (&mut self.paired, stride), &mut self.copies);
+        pair_values(v, self.p, self.head, (tile, true), (&mut self.paired, stride), &mut self.copies);
         &self.paired
     }
 
@@ -110,7 +129,7 @@ impl<'a, T: Element> Packed<'a, T> {
         let (there, place) = self.value_pairs.place(tile);
         if !there {
             self.paired.resize(k * dim, Pair::default());
-            pair_values(self.p, self.head, tile, (&mut self.paired, dim), &mut self.copies);
+            pair_values(v, self.p, self.head, (tile, false), (&mut self.paired, dim), &mut self.copies);
             place.resize(dim * k, Pair::default());
             let (from, to) = (Pair::bits(&self.paired), Pair::bits_mut(place));
             v.call(Transpose { from, from_row: dim, to, to_row: k, rows: tile.len().div_ceil(2), columns: dim });
@@ -119,15 +138,41 @@ impl<'a, T: Element> Packed<'a, T> {
     }
 }
 
-/// Asks for keys or values that will be read soon, as far as there are any.
-#[inline(always)]
-pub(crate) fn prefetch<T: Element, V: Vector>(p: &Problem<'_, T>, v: V, head: (usize, usize), side: Side, range: Range<usize>) {
-    let mut left = range.start..range.end.min(p.shape.keys(head.0));
-    while !left.is_empty() {
-        let Some((rows, stride, n)) = rows_together(&p.kv, side, head, left.clone()) else { return };
-        let dim = if let Side::Keys = side { p.shape.head_dim } else { p.shape.value_dim };
-        (0..n).for_each(|i| v.prefetch(&rows[i * stride..][..dim]));
-        left.start += n;
+/// How many keys further than those that are read now memory is asked for: far enough for it, and near enough that the first-level
+/// cache still holds them when they are read.
+const AHEAD: usize = 32;
+
+/// Rows of keys or values that will be read soon, as many as lie together: few query rows read each once. Asked for one by one between
+/// the rows that are read now; a burst would keep these waiting.
+pub(crate) struct Soon<'a, T> {
+    rows: &'a [T],
+    stride: usize,
+    n: usize,
+}
+
+impl<'a, T: Element> Soon<'a, T> {
+    /// What follows `range` in that distance, if anything does.
+    #[inline(always)]
+    pub(crate) fn after(p: &Problem<'a, T>, side: Side, head: (usize, usize), range: &Range<usize>) -> Self {
+        let range = range.start + AHEAD..(range.end + AHEAD).min(p.shape.keys(head.0));
+        let there = if range.is_empty() { None } else { rows_together(&p.kv, side, head, range) };
+        let (rows, stride, n) = there.unwrap_or_default();
+        Soon { rows, stride, n }
+    }
+
+    /// Asks for some elements of some rows, as far as there are any.
+    #[inline(always)]
+    pub(crate) fn ask<V: Vector>(&self, v: V, rows: Range<usize>, columns: Range<usize>) {
+        for row in rows.start..rows.end.min(self.n) {
+            v.prefetch(&self.rows[row * self.stride..][columns.clone()]);
+        }
+    }
+
+    /// How far it is from `rows`, where as many lie there in the same distance of each other: else 0.
+    #[inline(always)]
+    pub(crate) fn distance(&self, rows: &[T], stride: usize, n: usize) -> usize {
+        let bytes = self.rows.as_ptr().addr().wrapping_sub(rows.as_ptr().addr());
+        if (self.stride, self.n) == (stride, n) { bytes / size_of::<T>() } else { 0 }
     }
 }
 
@@ -156,31 +201,60 @@ pub(crate) fn rows_together<'a, T: Element>(
     }
 }
 
-/// Values of a tile as pairs of rows, `[TILE / 2, stride]`; what is beyond the keys is zero.
+/// Does something with each key of a tile, counted from its first one; where all are read once, the next ones are asked for meanwhile.
 #[inline(always)]
-pub(crate) fn pair_values<T: Element>(
+pub(crate) fn each_key<T: Element, V: Vector>(
+    v: V,
     p: &Problem<'_, T>,
     head: (usize, usize),
-    tile: &Range<usize>,
+    (tile, once): (&Range<usize>, bool),
+    copy: &mut Vec<T>,
+    mut f: impl FnMut(usize, &[bf16]),
+) {
+    let (dim, mut left) = (p.shape.head_dim, tile.clone());
+    while !left.is_empty() {
+        let (rows, stride, n) = bf16_rows(&p.kv, Side::Keys, head, left.clone(), copy);
+        let soon = once.then(|| Soon::after(p, Side::Keys, head, &(left.start..left.start + n)));
+        for i in 0..n {
+            soon.iter().for_each(|soon| soon.ask(v, i..i + 1, 0..dim));
+            f(left.start - tile.start + i, &rows[i * stride..][..dim]);
+        }
+        left.start += n;
+    }
+}
+
+/// Values of a tile as pairs of rows, `[TILE / 2, stride]`; what is beyond the keys is zero.
+#[inline(always)]
+pub(crate) fn pair_values<T: Element, V: Vector>(
+    v: V,
+    p: &Problem<'_, T>,
+    head: (usize, usize),
+    (tile, once): (&Range<usize>, bool),
     (to, stride): (&mut [Pair], usize),
     [one, two]: &mut [Vec<T>; 2],
 ) {
     let (dim, mut l) = (p.shape.value_dim, tile.start);
-    for to in to.chunks_exact_mut(stride.max(1)) {
-        match tile.end.saturating_sub(l) {
-            0 => to.fill(Pair::default()),
-            1 => pair_last_row(&bf16_rows(&p.kv, Side::Values, head, l..l + 1, one).0[..dim], to),
-            _ => {
-                let (first, distance, n) = bf16_rows(&p.kv, Side::Values, head, l..l + 2, one);
-                let second = match n {
-                    1 => bf16_rows(&p.kv, Side::Values, head, l + 1..l + 2, two).0,
-                    _ => &first[distance..],
-                };
-                pair_rows(&first[..dim], &second[..dim], to);
-            }
+    let mut to = to.chunks_exact_mut(stride.max(1));
+    while l < tile.end && dim > 0 {
+        let (rows, distance, n) = bf16_rows(&p.kv, Side::Values, head, l..tile.end, one);
+        let soon = once.then(|| Soon::after(p, Side::Values, head, &(l..l + n)));
+        for (i, to) in (0..n - n % 2).step_by(2).zip(&mut to) {
+            soon.iter().for_each(|soon| soon.ask(v, i..i + 2, 0..dim));
+            pair_rows(&rows[i * distance..][..dim], &rows[(i + 1) * distance..][..dim], to);
         }
-        l += 2;
+        l += n;
+        if n % 2 == 1
+            && let Some(to) = to.next()
+        {
+            let first = &rows[(n - 1) * distance..][..dim];
+            match l < tile.end {
+                true => pair_rows(first, &bf16_rows(&p.kv, Side::Values, head, l..l + 1, two).0[..dim], to),
+                false => pair_last_row(first, to),
+            }
+            l += 1;
+        }
     }
+    to.for_each(|to| to.fill(Pair::default()));
 }
 
 /// Neighbours of a row become pairs; an odd last one gets 0 for a partner.

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use regard_core::{Element, View};
 
-use crate::block::{RowBlock, Rows, Side};
+use crate::block::{RowBlock, Rows, Side, ranges};
 use crate::lines::Lines;
 use crate::packed::{Packed, pair_elements, view_row};
-use crate::simd::{Pair, Pairs, Product, Session, Transpose, Vector};
+use crate::simd::{FewScores, Pair, Pairs, Product, Session, Transpose, Vector};
 use crate::{Kernel, Problem, TILE};
 
 /// The queries of a row block, as the products read them.
@@ -82,10 +82,13 @@ impl Query {
 /// An element is the same chain of operations either way (over `d` for a score, over keys for an output), so the bits are the same.
 pub(crate) const FEW: usize = 8;
 
+/// Values that few rows take at once, between two looks ahead.
+const AT_ONCE: usize = 8;
+
 /// Buffers of few rows, which the row blocks of a thread use one after another: they grow, and hold what the last one left.
 #[derive(Default)]
 pub(crate) struct Turned {
-    /// Keys of a tile, `[head_dim, TILE]`, or values with their rows padded.
+    /// Some values with their rows padded.
     wide: Vec<f32>,
     paired: Vec<Pair>,
     weights: Vec<Pair>,
@@ -154,15 +157,12 @@ impl<'a, T: Element> Products<'a, T> {
     #[inline(always)]
     pub(crate) fn scores<V: Vector>(&mut self, v: V, packed: &mut Packed<'_, T>, tile: &Range<usize>, s: &mut [f32]) {
         let (n, rows_len, width, dim) = (tile.len(), self.rows, self.width, self.p.shape.head_dim);
-        let Turned { wide, paired, s_t, .. } = &mut *self.turned;
+        let Turned { paired, s_t, .. } = &mut *self.turned;
         let s_t = if self.few { room(s_t, rows_len * TILE) } else { &mut [] };
-        if self.few {
-            packed.prefetch(v, Side::Values, tile.clone());
-        }
         match &self.factors {
             Factors::Paired { session, pairs, q, scale } => {
                 let k = pairs.depth(dim);
-                let keys = packed.key_pairs(*pairs, tile);
+                let keys = packed.key_pairs(v, *pairs, tile);
                 let scaled = if self.few {
                     let keys_t = room(paired, k * TILE);
                     let (from, to) = (Pair::bits(keys), Pair::bits_mut(keys_t));
@@ -178,12 +178,13 @@ impl<'a, T: Element> Products<'a, T> {
                 }
             }
             Factors::Wide(q) => {
-                let Rows { data, stride } = packed.wide(Side::Keys, tile);
                 if self.few {
-                    let to = room(wide, dim * TILE);
-                    v.call(Transpose { from: data, from_row: stride, to, to_row: TILE, rows: n, columns: dim });
-                    v.call(few_scores(q, to, s_t, (rows_len, width, dim)));
+                    packed.each_run(Side::Keys, tile, V::LANES, |keys, Rows { data: k, stride: k_row }, soon| {
+                        let (s, keys) = (&mut s_t[keys.start..], keys.len());
+                        v.call(FewScores { k, k_row, keys, dim, q, width, rows: rows_len, s, s_row: TILE, soon });
+                    });
                 } else {
+                    let Rows { data, stride } = packed.wide(Side::Keys, tile);
                     v.call(scores(data, stride, q, s, (n, width, dim)));
                 }
             }
@@ -205,24 +206,36 @@ impl<'a, T: Element> Products<'a, T> {
     ) {
         let (n, width, dim, careful) = (tile.len(), self.width, self.p.shape.value_dim, self.careful);
         let padded = dim.next_multiple_of(V::LANES);
-        if self.few {
-            packed.prefetch(v, Side::Keys, tile.end..tile.end + TILE);
-        }
         // Columns from `dim` to `padded` keep what they held: what comes of them is not read.
         match &self.factors {
             Factors::Wide(_) => {
-                let Rows { data, stride } = packed.wide(Side::Values, tile);
                 if !self.few {
-                    v.call(outputs(data, (1, stride), s, out, (dim, width, n), careful));
-                } else if padded == dim {
-                    v.call(few_outputs(s, width, data, stride, out, (self.rows, padded, n), careful));
-                } else {
-                    let values = room(&mut self.turned.wide, TILE * padded);
-                    for (j, to) in values.chunks_exact_mut(padded).take(n).enumerate() {
-                        to[..dim].copy_from_slice(&data[j * stride..][..dim]);
-                    }
-                    v.call(few_outputs(s, width, values, padded, out, (self.rows, padded, n), careful));
+                    let Rows { data, stride } = packed.wide(Side::Values, tile);
+                    return v.call(outputs(data, (1, stride), s, out, (dim, width, n), careful));
                 }
+                let (rows, wide) = (self.rows, &mut self.turned.wide);
+                packed.each_run(Side::Values, tile, V::LANES, |keys, Rows { data, stride }, soon| {
+                    for few in ranges(0..keys.len(), AT_ONCE) {
+                        soon.ask(v, few.clone(), 0..dim);
+                        let (mut data, mut stride, n) = (&data[few.start * stride..], stride, few.len());
+                        if padded != dim {
+                            let values = room(wide, AT_ONCE * padded);
+                            for (to, from) in values.chunks_exact_mut(padded).zip(data.chunks(stride.max(1))).take(n) {
+                                to[..dim].copy_from_slice(&from[..dim]);
+                            }
+                            (data, stride) = (values, padded);
+                        }
+                        v.call(few_outputs(
+                            &s[(keys.start + few.start) * width..],
+                            width,
+                            data,
+                            stride,
+                            out,
+                            (rows, padded, n),
+                            careful,
+                        ));
+                    }
+                });
             }
             Factors::Paired { session, pairs, .. } => {
                 let k = n.div_ceil(2);
@@ -230,9 +243,15 @@ impl<'a, T: Element> Products<'a, T> {
                 pairs.pair_weights(&s[..n * width], width, &mut weights[..k * width]);
                 let weights = &*weights;
                 session.multiply(match self.few {
-                    true => {
-                        few_outputs(weights, width, packed.value_pairs(tile, padded), padded, out, (self.rows, padded, k), careful)
-                    }
+                    true => few_outputs(
+                        weights,
+                        width,
+                        packed.value_pairs(v, tile, padded),
+                        padded,
+                        out,
+                        (self.rows, padded, k),
+                        careful,
+                    ),
                     false => outputs(packed.value_pairs_t(v, tile), (TILE / 2, 1), weights, out, (dim, width, k), careful),
                 });
             }

@@ -7,6 +7,7 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod few;
 pub(crate) mod pairs;
 mod product;
 pub(crate) mod scalar;
@@ -14,6 +15,7 @@ mod tile;
 mod transpose;
 mod weigh;
 
+pub(crate) use few::FewScores;
 pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles};
 pub(crate) use product::Product;
 pub(crate) use tile::{Factor, Meanwhile, SIDE, TileProduct};

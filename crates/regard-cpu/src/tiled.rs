@@ -15,7 +15,7 @@ use crate::block::{RowBlock, Side, apply, tiles};
 use crate::exp::{exp, exp2_of_weight};
 use crate::forward::{Partial, drop_out, finite, stabiliser};
 use crate::lines::Lines;
-use crate::packed::{bf16_rows, pair_elements, pair_values, view_row};
+use crate::packed::{Soon, each_key, pair_elements, pair_values, rows_together, view_row};
 use crate::rule::{Patch, TileRule};
 use crate::simd::{Amx, Factor, Meanwhile, Pair, SIDE, Task, TileProduct, Tiles, Transpose, Vector, Weigh};
 use crate::{Problem, SPAN, TILE};
@@ -70,38 +70,48 @@ impl Prepared {
 
     /// `K` of a tile of keys, `A` of a product.
     #[inline(always)]
-    fn keys<T: Element>(&mut self, p: &Problem<'_, T>, head: (usize, usize), tile: &Range<usize>) -> Factor<'_> {
+    fn keys<'a, T: Element, V: Vector>(
+        &'a mut self,
+        v: V,
+        p: &Problem<'a, T>,
+        head: (usize, usize),
+        tile: &Range<usize>,
+    ) -> Factor<'a> {
         let steps = steps(p.shape.head_dim);
         let places = self.keys.len();
+        if places == 1
+            && let Some(in_place) = keys_in_place(p, head, tile)
+        {
+            return in_place;
+        }
         let (held, place) = &mut self.keys[tile.start / TILE % places];
         if *held != tile.start && steps > 0 {
             *held = tile.start;
             let to = place.room(TILE * steps * SIDE);
-            let (mut left, mut copy) = (tile.clone(), Vec::new());
-            while !left.is_empty() {
-                let (rows, stride, n) = bf16_rows(&p.kv, Side::Keys, head, left.clone(), &mut copy);
-                for (i, row) in (left.start - tile.start..).zip(0..n) {
-                    let parts = rows[row * stride..][..p.shape.head_dim].chunks(2 * SIDE);
-                    for (part, to) in parts.zip(to[i / SIDE * steps * PAIRS + i % SIDE * SIDE..].chunks_mut(PAIRS)) {
-                        pair_elements(part, &mut to[..SIDE]);
-                    }
-                }
-                left.start += n;
-            }
+            each_key(v, p, head, (tile, places == 1), &mut Vec::new(), |l, row| {
+                let to = to[l / SIDE * steps * PAIRS + l % SIDE * SIDE..].chunks_mut(PAIRS);
+                row.chunks(2 * SIDE).zip(to).for_each(|(part, to)| pair_elements(part, &mut to[..SIDE]));
+            });
         }
-        Factor { data: place, row: SIDE, block: steps * PAIRS, step: PAIRS }
+        Factor { data: place, row: SIDE, block: steps * PAIRS, step: PAIRS, ahead: 0 }
     }
 
     /// Pairs of rows of `V` of some keys of a span, `B` of a product; what is beyond the keys is zero.
     #[inline(always)]
-    fn value_rows<T: Element>(&mut self, p: &Problem<'_, T>, head: (usize, usize), keys: &Range<usize>) -> Factor<'_> {
+    fn value_rows<T: Element, V: Vector>(
+        &mut self,
+        v: V,
+        p: &Problem<'_, T>,
+        head: (usize, usize),
+        keys: &Range<usize>,
+    ) -> Factor<'_> {
         let row = p.shape.value_dim.next_multiple_of(SIDE);
         let all = self.values.room(SPAN / 2 * row);
         for tile in tiles(keys.clone()) {
             let to = &mut all[tile.start % SPAN / 2 * row..][..TILE / 2 * row];
-            pair_values(p, head, &tile, (to, row), &mut Default::default());
+            pair_values(v, p, head, (&tile, true), (to, row), &mut Default::default());
         }
-        Factor { data: &all[keys.start % SPAN / 2 * row..], row, block: SIDE, step: SIDE * row }
+        Factor { data: &all[keys.start % SPAN / 2 * row..], row, block: SIDE, step: SIDE * row, ahead: 0 }
     }
 
     /// `Vᵀ` of some keys of a span, `A` of a product; what is beyond the keys is zero.
@@ -117,15 +127,27 @@ impl Prepared {
             }
             *held = tile.start;
             let rows = self.rows.room(TILE / 2 * dim);
-            pair_values(p, head, &tile, (rows, dim), &mut Default::default());
+            pair_values(v, p, head, (&tile, false), (rows, dim), &mut Default::default());
             let turned = all[tile.start % SPAN / (2 * SIDE) * step..].chunks_exact_mut(step.max(1));
             for (rows, to) in rows.chunks_exact((SIDE * dim).max(1)).zip(turned) {
                 let (from, to) = (Pair::bits(rows), Pair::bits_mut(to));
                 v.call(Transpose { from, from_row: dim, to, to_row: SIDE, rows: SIDE, columns: dim });
             }
         }
-        Factor { data: &all[keys.start % SPAN / (2 * SIDE) * step..], row: SIDE, block: PAIRS, step }
+        Factor { data: &all[keys.start % SPAN / (2 * SIDE) * step..], row: SIDE, block: PAIRS, step, ahead: 0 }
     }
+}
+
+/// Whole rows of pairs, a whole tile of them, where they lie: each is read once.
+fn keys_in_place<'a, T: Element>(p: &Problem<'a, T>, head: (usize, usize), tile: &Range<usize>) -> Option<Factor<'a>> {
+    let dim = p.shape.head_dim;
+    let (rows, stride, n) = rows_together(&p.kv, Side::Keys, head, tile.clone())?;
+    if n < TILE || stride % 2 != 0 || dim == 0 || !dim.is_multiple_of(2 * SIDE) {
+        return None;
+    }
+    let (data, row) = (Pair::of(T::as_bf16(rows)?)?, stride / 2);
+    let ahead = Soon::after(p, Side::Keys, head, tile).distance(rows, stride, n) / 2;
+    Some(Factor { data, row, block: SIDE * row, step: SIDE, ahead })
 }
 
 /// Buffers which the row blocks of a thread use one after another.
@@ -180,7 +202,7 @@ impl<T: Element> Task for Span<'_, T> {
         let mut seen = tiles(keys).filter_map(|tile| block.tile(&p.shape, rule, &tile).map(|kinds| (tile, kinds)));
         let (first, kinds) = seen.next()?;
         for lane in (0..width).step_by(2 * SIDE) {
-            products.scores(prepared, &first, lane, s, &mut ()); // S = K Qᵀ
+            products.scores(v, prepared, &first, lane, s, &mut ()); // S = K Qᵀ
         }
         finish_scores(&first, &kinds, s);
         let mut state = Partial::again(scratch.spare.take(), width, p.shape.value_dim.next_multiple_of(SIDE));
@@ -222,7 +244,7 @@ impl<T: Element> Task for Span<'_, T> {
             let Some((next, kinds)) = next else { break };
             finish_scores(&next, &kinds, next_s);
             std::mem::swap(&mut s, &mut next_s);
-            if waiting.keys.end != next.start {
+            if waiting.keys.end != next.start || products.few() {
                 products.settle(v, prepared, &mut waiting, weights, &mut state.out);
                 waiting.keys = next.start..next.start;
             }
@@ -279,10 +301,18 @@ struct Products<'a, T> {
 impl<T: Element> Products<'_, T> {
     /// `S = K Qᵀ`, `[keys, width]`, in the lanes from `lane` on, up to two tiles of them.
     #[inline(always)]
-    fn scores(&self, prepared: &mut Prepared, tile: &Range<usize>, lane: usize, s: &mut [f32], meanwhile: &mut impl Meanwhile) {
+    fn scores<V: Vector>(
+        &self,
+        v: V,
+        prepared: &mut Prepared,
+        tile: &Range<usize>,
+        lane: usize,
+        s: &mut [f32],
+        meanwhile: &mut impl Meanwhile,
+    ) {
         let (steps, c_row) = (steps(self.p.shape.head_dim), self.width);
-        let a = prepared.keys(self.p, self.head, tile);
-        let b = Factor { data: &self.q[lane * steps * SIDE..], row: SIDE, block: steps * PAIRS, step: PAIRS };
+        let a = prepared.keys(v, self.p, self.head, tile);
+        let b = Factor { data: &self.q[lane * steps * SIDE..], row: SIDE, block: steps * PAIRS, step: PAIRS, ahead: 0 };
         let (rows, columns) = (tile.len().div_ceil(SIDE), ((self.width - lane) / SIDE).min(2));
         let product = TileProduct { a, b, c: &mut s[lane..], c_row, rows, columns, steps, add: false, careful: false };
         self.tiles.product(product, meanwhile);
@@ -295,7 +325,7 @@ impl<T: Element> Products<'_, T> {
         let (s, to, block) = ((&s[lane..], self.width), &mut to[lane * SPAN / 2..], SPAN / 2 * SIDE);
         if self.p.dropout.is_some() {
             if let Some((prepared, tile, s)) = ahead {
-                self.scores(prepared, tile, lane, s, &mut ());
+                self.scores(v, prepared, tile, lane, s, &mut ());
             }
             return pack(v, s, (to, block), W);
         }
@@ -306,7 +336,7 @@ impl<T: Element> Products<'_, T> {
         let products = TILE / SIDE * W * steps(self.p.shape.head_dim);
         let mut weigh = Weigh::new(v, s, (to, block), (self.left * LOG2_E, m), (TILE / 2).div_ceil(products.max(1)));
         if let Some((prepared, tile, s)) = ahead {
-            self.scores(prepared, tile, lane, s, &mut weigh);
+            self.scores(v, prepared, tile, lane, s, &mut weigh);
         }
         for (w, sum) in weigh.finish().into_iter().enumerate() {
             v.store(sum, &mut sums[lane + w * SIDE..]);
@@ -330,12 +360,15 @@ impl<T: Element> Products<'_, T> {
                 let (from, to) = (Pair::bits(&from), Pair::bits_mut(tile));
                 v.call(Transpose { from, from_row: SIDE, to, to_row: SIDE, rows: SIDE, columns: SIDE });
             }
-            (a, b) = (Factor { data: weights, row: SIDE, block: 0, step: PAIRS }, prepared.value_rows(self.p, self.head, keys));
+            (a, b) = (
+                Factor { data: weights, row: SIDE, block: 0, step: PAIRS, ahead: 0 },
+                prepared.value_rows(v, self.p, self.head, keys),
+            );
             (rows, columns) = (1, dim);
         } else {
             (a, b) = (
                 prepared.values(v, self.p, self.head, keys),
-                Factor { data: weights, row: SIDE, block: SPAN / 2 * SIDE, step: PAIRS },
+                Factor { data: weights, row: SIDE, block: SPAN / 2 * SIDE, step: PAIRS, ahead: 0 },
             );
             (rows, columns) = (dim, self.width / SIDE);
         }

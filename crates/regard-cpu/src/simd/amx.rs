@@ -117,8 +117,8 @@ impl Tiles {
             (&b_copy[..], n)
         };
         let whole = |c: &mut [f32], c_row| {
-            let a = Factor { data: a, row: a_row, block: SIDE * a_row, step: SIDE };
-            let b = Factor { data: b, row: b_row, block: SIDE, step: SIDE * b_row };
+            let a = Factor { data: a, row: a_row, block: SIDE * a_row, step: SIDE, ahead: 0 };
+            let b = Factor { data: b, row: b_row, block: SIDE, step: SIDE * b_row, ahead: 0 };
             let (rows, columns, steps) = (rows / SIDE, n / SIDE, depth / SIDE);
             self.product(TileProduct { a, b, c, c_row, rows, columns, steps, add, careful }, &mut ());
         };
@@ -209,6 +209,9 @@ fn block<const R: usize, const Q: usize>(product: &mut TileProduct<'_>, i: usize
         }
         for _ in 0..steps {
             load::<4, _>(a_0, a.row);
+            if a.ahead > 0 {
+                prefetch(a_0.wrapping_add(a.ahead), a.row);
+            }
             load::<6, _>(b_0, b.row);
             dot::<0, 4, 6>(); // C += A·B
             meanwhile.a_little();
@@ -219,6 +222,9 @@ fn block<const R: usize, const Q: usize>(product: &mut TileProduct<'_>, i: usize
             }
             if R > 1 {
                 load::<5, _>(a_0.wrapping_add(a.block), a.row);
+                if a.ahead > 0 {
+                    prefetch(a_0.wrapping_add(a.block + a.ahead), a.row);
+                }
                 dot::<2, 5, 6>();
                 meanwhile.a_little();
             }
@@ -252,6 +258,15 @@ unsafe fn load<const N: usize, T>(from: *const T, row: usize) {
     unsafe {
         asm!("tileloadd tmm{n}, [{from} + {row}]", n = const N, from = in(reg) from, row = in(reg) 4 * row,
             options(nostack, readonly, preserves_flags));
+    }
+}
+
+/// Asks for sixteen rows of sixteen pairs, `row` pairs apart, if they are there.
+#[inline(always)]
+fn prefetch(from: *const Pair, row: usize) {
+    for i in 0..SIDE {
+        // SAFETY: every machine with AMX has the instruction; it reads nothing that the program can see, at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(i * row).cast()) };
     }
 }
 

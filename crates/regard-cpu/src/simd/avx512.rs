@@ -138,28 +138,25 @@ impl Vector for Avx512 {
     unsafe fn transpose_raw(self, from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
         // SAFETY: proven by the token; the caller promises sixteen rows of sixteen numbers on both sides.
         unsafe {
-            let mut r = [_mm512_setzero_ps(); 16];
-            for (i, r) in r.iter_mut().enumerate() {
-                *r = _mm512_loadu_ps(from.add(i * from_row));
-            }
-            for c in 0..4 {
-                // Quarter L of `u[i]` is column 4·L + c of rows 4·i..4·i + 4.
-                let mut u = [_mm512_setzero_ps(); 4];
-                for (i, u) in u.iter_mut().enumerate() {
-                    let [r0, r1, r2, r3] = [r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]];
-                    let (a, b) = match c < 2 {
-                        true => (_mm512_unpacklo_ps(r0, r1), _mm512_unpacklo_ps(r2, r3)),
-                        false => (_mm512_unpackhi_ps(r0, r1), _mm512_unpackhi_ps(r2, r3)),
-                    };
-                    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
-                    *u = _mm512_castpd_ps(if c % 2 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) });
+            for c in (0..16).step_by(4) {
+                // Quarter L of `r[i]` is columns c..c + 4 of row 4·L + i: loads bring them there at less than a shuffle costs.
+                let mut r = [_mm512_setzero_ps(); 4];
+                for (i, r) in r.iter_mut().enumerate() {
+                    let from = from.add(i * from_row + c);
+                    *r = _mm512_castps128_ps512(_mm_loadu_ps(from));
+                    *r = _mm512_insertf32x4::<1>(*r, _mm_loadu_ps(from.add(4 * from_row)));
+                    *r = _mm512_insertf32x4::<2>(*r, _mm_loadu_ps(from.add(8 * from_row)));
+                    *r = _mm512_insertf32x4::<3>(*r, _mm_loadu_ps(from.add(12 * from_row)));
                 }
-                let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(u[0], u[1]), _mm512_shuffle_f32x4::<0xDD>(u[0], u[1]));
-                let (even_2, odd_2) = (_mm512_shuffle_f32x4::<0x88>(u[2], u[3]), _mm512_shuffle_f32x4::<0xDD>(u[2], u[3]));
-                _mm512_storeu_ps(to.add(c * to_row), _mm512_shuffle_f32x4::<0x88>(even, even_2));
-                _mm512_storeu_ps(to.add((4 + c) * to_row), _mm512_shuffle_f32x4::<0x88>(odd, odd_2));
-                _mm512_storeu_ps(to.add((8 + c) * to_row), _mm512_shuffle_f32x4::<0xDD>(even, even_2));
-                _mm512_storeu_ps(to.add((12 + c) * to_row), _mm512_shuffle_f32x4::<0xDD>(odd, odd_2));
+                let (low, low_2) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpacklo_ps(r[2], r[3]));
+                let (high, high_2) = (_mm512_unpackhi_ps(r[0], r[1]), _mm512_unpackhi_ps(r[2], r[3]));
+                let (low, low_2) = (_mm512_castps_pd(low), _mm512_castps_pd(low_2));
+                let (high, high_2) = (_mm512_castps_pd(high), _mm512_castps_pd(high_2));
+                let to = to.add(c * to_row);
+                _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(low, low_2)));
+                _mm512_storeu_ps(to.add(to_row), _mm512_castpd_ps(_mm512_unpackhi_pd(low, low_2)));
+                _mm512_storeu_ps(to.add(2 * to_row), _mm512_castpd_ps(_mm512_unpacklo_pd(high, high_2)));
+                _mm512_storeu_ps(to.add(3 * to_row), _mm512_castpd_ps(_mm512_unpackhi_pd(high, high_2)));
             }
         }
     }

@@ -16,6 +16,20 @@ impl Pair {
         Pair(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
     }
 
+    /// The two, first and second.
+    #[inline(always)]
+    pub(crate) fn both(self) -> [bf16; 2] {
+        [self.0 as u16, (self.0 >> 16) as u16].map(bf16::from_bits)
+    }
+
+    /// Neighbours as pairs, where they lie; none where they are not aligned so, or an odd number.
+    #[inline(always)]
+    pub(crate) fn of(numbers: &[bf16]) -> Option<&[Pair]> {
+        // SAFETY: two bf16 are the four bytes of a `Pair`, the first in the low half; every pattern of bits is a `Pair`.
+        let (before, pairs, after) = unsafe { numbers.align_to::<Pair>() };
+        (before.is_empty() && after.is_empty()).then_some(pairs)
+    }
+
     /// The bits of pairs, to be moved as if they were numbers.
     #[inline(always)]
     pub(crate) fn bits(pairs: &[Pair]) -> &[f32] {

@@ -181,6 +181,10 @@ impl<N> Product<'_, N> {
             return self.careful(v);
         }
         let mut j = 0;
+        while self.m == 1 && self.n - j >= 8 * V::LANES && V::PANEL == 4 {
+            self.panel::<V, 8>(v, j); // one row has registers for more columns
+            j += 8 * V::LANES;
+        }
         while j < self.n {
             match ((self.n - j) / V::LANES).min(V::PANEL) {
                 4 => self.panel::<V, 4>(v, j),

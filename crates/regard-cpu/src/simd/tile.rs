@@ -16,6 +16,8 @@ pub(crate) struct Factor<'a> {
     pub(crate) block: usize,
     /// From the tile of sixteen steps of `k` to that of the next sixteen.
     pub(crate) step: usize,
+    /// How far ahead of a tile is what will be read soon, where that is worth asking for; else 0.
+    pub(crate) ahead: usize,
 }
 
 impl Factor<'_> {
