@@ -6,6 +6,7 @@ mod chart;
 mod inputs;
 mod linear;
 mod memory;
+mod model;
 mod numerics;
 mod pattern;
 mod peer;
@@ -38,6 +39,8 @@ enum What {
     Attention(attention::Options),
     /// Measure this machine's rates of multiply-adds, exponentials and reading
     Roofline(roofline::Options),
+    /// Measure how fast a model reads and writes
+    Model(model::Options),
     /// Measure the error of every kernel against f64
     Numerics(numerics::Options),
 }
@@ -47,6 +50,7 @@ impl Bench {
         match self.what.unwrap_or(What::Attention(self.attention)) {
             What::Attention(options) => options.execute(),
             What::Roofline(options) => options.execute(),
+            What::Model(options) => options.execute(),
             What::Numerics(options) => options.execute(),
         }
     }

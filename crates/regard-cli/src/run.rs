@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 pub(crate) struct Run {
     /// Text to continue [default: standard input when piped, else "Once upon a time"]
     prompt: Option<String>,
-    /// Hugging Face directory of a Llama-type model [default: the built-in story model]
+    /// Hugging Face directory of a decoder: Llama, Mistral, Qwen, Gemma, Phi, GPT, … [default: the built-in story model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Most tokens to generate; the model's context ends it earlier

@@ -6,16 +6,16 @@
 
 use std::error::Error;
 
-use candle_core::{Device, Tensor};
-use regard_nn::Model;
+use regard_nn::{Model, Precision};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(dir), Some(text)) = (arguments.next(), arguments.next()) else { return Err("usage: logits DIR TEXT".into()) };
-    let model = Model::open(dir.as_ref())?;
+    let model = Model::open_in(dir.as_ref(), Some(Precision::F32))?;
     let tokens = model.tokenizer().encode(&text)?;
-    let row = Tensor::from_slice(&tokens, (1, tokens.len()), &Device::Cpu)?;
-    let logits: Vec<Vec<f32>> = model.llama().forward(&row)?.squeeze(0)?.to_vec2()?;
+    let decoder = model.decoder();
+    let logits = decoder.trace(&tokens, &mut decoder.cache(tokens.len())?, &mut |_, _| {})?;
+    let logits: Vec<&[f32]> = logits.chunks(decoder.config().vocab_size).collect();
     println!("{}", serde_json::json!({ "tokens": tokens, "logits": logits }));
     Ok(())
 }

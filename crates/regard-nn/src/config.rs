@@ -254,13 +254,13 @@ fn positive(field: &'static str, value: usize) -> Result<()> {
     if (1..1 << 30).contains(&value) { Ok(()) } else { impossible(field, value, "from 1 to 2^30 - 1") }
 }
 
-fn divided(field: &'static str, value: usize, by: &'static str, divisor: usize) -> Result<usize> {
+pub(crate) fn divided(field: &'static str, value: usize, by: &'static str, divisor: usize) -> Result<usize> {
     if value.is_multiple_of(divisor) {
         return Ok(value / divisor);
     }
     impossible(field, value, format!("a multiple of {by}, which is {divisor}"))
 }
 
-fn impossible<T>(field: &'static str, given: impl ToString, needed: impl Into<String>) -> Result<T> {
+pub(crate) fn impossible<T>(field: &'static str, given: impl ToString, needed: impl Into<String>) -> Result<T> {
     Err(Error::Config { field, given: given.to_string(), needed: needed.into() })
 }

@@ -30,7 +30,7 @@ pub enum Error {
     #[error("{field} is {given} and must be {needed}")]
     Config { field: &'static str, given: String, needed: String },
     /// A configuration lacks a field.
-    #[error("the configuration has no {field}, which a Llama model needs")]
+    #[error("the configuration has no {field}, which a model of its kind needs")]
     MissingField { field: &'static str },
     /// A configuration of another kind of model.
     #[error("{what} is {given:?}, and this version runs {supported} only")]
@@ -45,6 +45,11 @@ pub enum Error {
     /// A tensor that the model does not know.
     #[error("weights hold a tensor {name:?}, which a model with this configuration does not have")]
     UnknownWeight { name: String },
+    /// A copy of the embedding that is none.
+    #[error(
+        "tensor {name:?} differs from the embedding, and tie_word_embeddings says that it is the embedding: set it to false, or remove the tensor"
+    )]
+    Untied { name: String },
     /// A tensor that several files hold.
     #[error("tensor {name:?} is in more than one file of the weights")]
     RepeatedWeight { name: String },

@@ -4,9 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::llama::Cache;
 use crate::stop::Stop;
-use crate::{Model, Result, Sampler, Sampling};
+use crate::{DecoderCache, Model, Result, Sampler, Sampling};
 
 /// What is asked of one generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +103,7 @@ impl Model {
 /// Reads tokens into the model.
 struct Reader<'a> {
     model: &'a Model,
-    cache: Cache,
+    cache: DecoderCache,
     cached: bool,
     interrupt: &'a AtomicBool,
     /// The prompt and what was generated.
@@ -119,7 +118,7 @@ const CHUNK: usize = 256;
 
 impl<'a> Reader<'a> {
     fn new(model: &'a Model, tokens: Vec<u32>, options: &Generate, interrupt: &'a AtomicBool) -> Result<Self> {
-        let cache = model.llama().cache(tokens.len().saturating_add(options.max_tokens))?;
+        let cache = model.decoder().cache(tokens.len().saturating_add(options.max_tokens))?;
         let (prompt_tokens, cached) = (tokens.len(), options.cached);
         Ok(Self { model, cache, cached, interrupt, tokens, prompt_tokens, prefill: Duration::ZERO, decode: Duration::ZERO })
     }
@@ -136,7 +135,7 @@ impl<'a> Reader<'a> {
                 return Ok(None);
             }
             let unread = &self.tokens[self.cache.len()..];
-            logits = Some(self.model.llama().step(&unread[..unread.len().min(CHUNK)], &mut self.cache)?);
+            logits = Some(self.model.decoder().step(&unread[..unread.len().min(CHUNK)], &mut self.cache)?);
         }
         let clock = if self.tokens.len() == self.prompt_tokens { &mut self.prefill } else { &mut self.decode };
         *clock += began.elapsed();
@@ -144,7 +143,7 @@ impl<'a> Reader<'a> {
     }
 
     fn report(mut self, text: String, finish_reason: FinishReason) -> Result<Generation> {
-        let (kernel, why) = self.model.llama().kernel(&self.cache)?;
+        let (kernel, why) = self.model.decoder().kernel(&self.cache)?;
         let tokens = self.tokens.split_off(self.prompt_tokens);
         let rate = |tokens: usize, time: Duration| if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() };
         Ok(Generation {

@@ -14,7 +14,7 @@
 //!    before and beside the dot product, [`hard`] attention that chooses one key.
 //! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
-//!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Cache`]).
+//!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Decoder`], [`DecoderCache`]).
 //! 4. [`train`]: from a text file to such a directory.
 //!
 //! ```no_run
@@ -38,7 +38,9 @@
 
 pub mod align;
 mod array;
+mod checkpoint;
 mod config;
+mod decoder;
 mod error;
 mod generate;
 pub mod hard;
@@ -63,10 +65,11 @@ pub mod train;
 mod weights;
 
 pub use config::LlamaConfig;
+pub use decoder::{Activation, Biases, Decoder, DecoderCache, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generate, Generation};
 pub use linear::Linear;
-pub use llama::{Cache, Llama, Noise};
+pub use llama::{Llama, Noise};
 pub use mha::{AttendOptions, MultiHeadAttention, NeedWeights, TorchOptions};
 pub use mlp::SwiGlu;
 pub use model::Model;

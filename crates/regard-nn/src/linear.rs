@@ -1,7 +1,5 @@
 //! The linear layer.
 
-use std::sync::Arc;
-
 use candle_core::Tensor;
 use regard::PackedMatrix;
 
@@ -15,8 +13,6 @@ use crate::{Error, Result};
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
-    /// The weight as inference reads it, once it will not change any more.
-    packed: Option<Arc<PackedMatrix>>,
 }
 
 impl Linear {
@@ -32,7 +28,7 @@ impl Linear {
         if let Some(bias) = &bias {
             expect("bias of a linear layer", bias, &[out])?;
         }
-        Ok(Self { weight, bias, packed: None })
+        Ok(Self { weight, bias })
     }
 
     /// Elements of an output row.
@@ -68,28 +64,14 @@ impl Linear {
         ops::linear(tape, x, &weight, bias.as_ref())
     }
 
-    /// The same layer with its weight packed for inference: later changes of the weight are not seen there.
-    ///
-    /// # Errors
-    /// When the weight is not f32.
-    pub(crate) fn freeze(self) -> Result<Self> {
-        Ok(Self { packed: Some(self.packed()?), ..self })
-    }
-
-    fn packed(&self) -> Result<Arc<PackedMatrix>> {
-        match &self.packed {
-            Some(packed) => Ok(packed.clone()),
-            None => Ok(Arc::new(PackedMatrix::new(&slice(&self.weight.contiguous()?)?, self.out_dim(), self.in_dim())?)),
-        }
-    }
-
     /// [`Linear::forward`] without gradients, rows flattened: a row's bits do not depend on the number of rows, which is what makes a
     /// prompt cut into chunks, or decoded token by token, give the same text.
     pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, _) = rows_and_width("input of a linear layer", x)?;
         let mut y = vec![0.0; rows * self.out_dim()];
         let bias = self.bias.as_ref().map(slice).transpose()?;
-        self.packed()?.apply(&slice(x)?, bias.as_deref(), &mut y)?;
+        let weight = PackedMatrix::new(&slice(&self.weight.contiguous()?)?, self.out_dim(), self.in_dim())?;
+        weight.apply(&slice(x)?, bias.as_deref(), &mut y)?;
         tensor(y, (rows, self.out_dim()))
     }
 

@@ -1,16 +1,14 @@
 //! The decoder-only transformer of type `LlamaForCausalLM`.
 
 use candle_core::{Device, Tensor};
-use regard::{CacheShape, KvCache, Sequence};
 
-use crate::array::{slice, tensor};
 use crate::ops::{self, Mask};
 use crate::params::projections;
 use crate::rng::mix;
 use crate::tape::{Tape, Value};
 use crate::{Error, Linear, LlamaConfig, MultiHeadAttention, Params, Result, RmsNorm, Rotary, SwiGlu};
 
-/// A decoder-only transformer. It shares its weights with the [`Params`] it was made from.
+/// A decoder-only transformer, to be trained; [`Decoder`](crate::Decoder) is the one that generates. It shares its weights with the [`Params`] it was made from.
 ///
 /// ```text
 ///   x = embed(tokens)
@@ -73,16 +71,6 @@ impl Llama {
         let blocks = (0..config.num_hidden_layers).map(|layer| Block::new(config, params, layer)).collect::<Result<_>>()?;
         let norm = norm(config, params, "model.norm.weight")?;
         Ok(Self { config: config.clone(), embed, blocks, norm, head: Linear::new(head, None)? })
-    }
-
-    /// The same model with its weights packed for [`Llama::step`], which then does not see later changes of the parameters. Without
-    /// this, every step packs them anew.
-    ///
-    /// # Errors
-    /// When candle refuses.
-    pub fn freeze(self) -> Result<Self> {
-        let blocks = self.blocks.into_iter().map(Block::freeze).collect::<Result<_>>()?;
-        Ok(Self { blocks, head: self.head.freeze()?, ..self })
     }
 
     /// The shape of the model.
@@ -154,115 +142,6 @@ impl Llama {
         }
         self.norm.on(tape, &x)
     }
-
-    /// An empty cache for at most `tokens` tokens, or the whole context when that is less.
-    ///
-    /// # Errors
-    /// When it would be larger than memory can be.
-    pub fn cache(&self, tokens: usize) -> Result<Cache> {
-        let capacity = tokens.min(self.config.max_position_embeddings);
-        let kv = KvCache::new(CacheShape {
-            layers: self.blocks.len(),
-            pages: capacity.div_ceil(PAGE),
-            page_size: PAGE,
-            kv_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-            value_dim: self.config.head_dim,
-        })?;
-        Ok(Cache { seq: kv.sequence(), kv, capacity })
-    }
-
-    /// Reads `tokens` after those in the cache: logits of the next token, `[vocab_size]`. The same bits however a text is cut into
-    /// calls. When it fails, the cache is as before.
-    ///
-    /// # Errors
-    /// When there are no tokens, one is outside the vocabulary, or the cache or the context has no room.
-    pub fn step(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-        let (first, capacity) = (cache.len(), cache.capacity);
-        if tokens.is_empty() {
-            return Err(Error::Shape { what: "tokens of a step", given: vec![0], needed: "at least one token".to_owned() });
-        }
-        if tokens.len() > capacity - first {
-            return Err(Error::Context { tokens: first.saturating_add(tokens.len()), context: capacity });
-        }
-        let logits = self.read(tokens, cache, first);
-        if logits.is_err() {
-            cache.rewind(first)?;
-        }
-        logits
-    }
-
-    fn read(&self, tokens: &[u32], cache: &mut Cache, first: usize) -> Result<Vec<f32>> {
-        let tape = Tape::off();
-        let mut x = ops::lookup(&tape, &tape.watch(&self.embed)?, tokens)?;
-        cache.kv.grow(&mut cache.seq, tokens.len())?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let branch = block.attention_norm.on(&tape, &x)?;
-            block.attention.remember(branch.tensor(), &mut cache.kv, layer, &cache.seq, first)?;
-            let branch = block.attention.recall(branch.tensor(), &cache.kv, layer, &cache.seq)?;
-            x = ops::residual(&tape, &x, &Value::constant(branch), None)?;
-            let branch = block.mlp.infer(block.mlp_norm.on(&tape, &x)?.tensor())?;
-            x = ops::residual(&tape, &x, &Value::constant(branch), None)?;
-        }
-        let hidden = self.config.hidden_size;
-        let last = slice(x.tensor())?[(tokens.len() - 1) * hidden..].to_vec();
-        let last = self.norm.on(&tape, &Value::constant(tensor(last, (1, hidden))?))?;
-        Ok(slice(&self.head.infer(last.tensor())?)?.to_vec())
-    }
-
-    /// The kernel that decodes with this cache, and the reason for the choice.
-    ///
-    /// # Errors
-    /// When the cache was made by another model.
-    pub fn kernel(&self, cache: &Cache) -> Result<(String, String)> {
-        self.blocks.first().map_or_else(|| Ok(Default::default()), |block| block.attention.kernel(&cache.kv, 0, &cache.seq))
-    }
-}
-
-/// Tokens in a page of the cache: one tile of the attention kernels.
-const PAGE: usize = 64;
-
-/// The keys and values of one text, for all layers; the layers share one block table.
-#[derive(Debug)]
-pub struct Cache {
-    kv: KvCache<f32>,
-    seq: Sequence,
-    capacity: usize,
-}
-
-impl Cache {
-    /// Tokens read so far.
-    pub fn len(&self) -> usize {
-        self.seq.len()
-    }
-
-    /// Whether no token was read.
-    pub fn is_empty(&self) -> bool {
-        self.seq.is_empty()
-    }
-
-    /// Tokens that there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Bytes of the pages that hold the tokens.
-    pub fn used_bytes(&self) -> usize {
-        self.kv.used_bytes()
-    }
-
-    /// Bytes of the whole pool.
-    pub fn bytes(&self) -> usize {
-        self.kv.bytes()
-    }
-
-    /// Forgets the tokens from position `len` on.
-    ///
-    /// # Errors
-    /// When there are fewer tokens.
-    pub fn rewind(&mut self, len: usize) -> Result<()> {
-        Ok(self.kv.truncate(&mut self.seq, len)?)
-    }
 }
 
 impl Block {
@@ -281,10 +160,6 @@ impl Block {
             mlp_norm: norm(config, params, &name("post_attention"))?,
             mlp: SwiGlu::new(gate?, up?, down?)?,
         })
-    }
-
-    fn freeze(self) -> Result<Self> {
-        Ok(Self { attention: self.attention.freeze()?, mlp: self.mlp.freeze()?, ..self })
     }
 }
 

@@ -107,11 +107,6 @@ impl MultiHeadAttention {
         Err(regard::Error::Unsupported { what, context, instead }.into())
     }
 
-    /// Packed for inference; see [`Linear`].
-    pub(crate) fn freeze(self) -> Result<Self> {
-        Ok(Self { q: self.q.freeze()?, k: self.k.freeze()?, v: self.v.freeze()?, out: self.out.freeze()?, ..self })
-    }
-
     /// Elements of a head.
     pub fn dim(&self) -> usize {
         self.q.out_dim() / self.heads

@@ -54,15 +54,4 @@ impl SwiGlu {
         let (gate, up) = (self.gate.on(tape, x)?, self.up.on(tape, x)?);
         self.down.on(tape, &ops::gate(tape, &gate, &up)?)
     }
-
-    /// Packed for inference; see [`Linear`].
-    pub(crate) fn freeze(self) -> Result<Self> {
-        Ok(Self { gate: self.gate.freeze()?, up: self.up.freeze()?, down: self.down.freeze()? })
-    }
-
-    /// For inference: a row's bits do not depend on the number of rows.
-    pub(crate) fn infer(&self, x: &Tensor) -> Result<Tensor> {
-        let (gate, up) = (Value::constant(self.gate.infer(x)?), Value::constant(self.up.infer(x)?));
-        self.down.infer(ops::gate(&Tape::off(), &gate, &up)?.tensor())
-    }
 }

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::checkpoint::Checkpoint;
 use crate::config::Ids;
 use crate::weights::read_file;
-use crate::{Error, Llama, LlamaConfig, Params, Result, Sampling, Tokenizer};
+use crate::{Decoder, DecoderConfig, Error, Precision, Result, Sampling, Tokenizer};
 
 /// A language model with its tokenizer: text in, text out.
 #[derive(Debug)]
 pub struct Model {
-    llama: Llama,
+    decoder: Decoder,
     tokenizer: Tokenizer,
     /// Tokens that end a text.
     ends: Vec<u32>,
@@ -48,22 +49,30 @@ impl Defaults {
 }
 
 impl Model {
+    /// As [`Model::open_in`], with the weights as they are in the files.
+    ///
+    /// # Errors
+    /// As [`Model::open_in`].
+    pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_in(dir, None)
+    }
+
     /// Reads a Hugging Face directory: `config.json`, `model.safetensors` or its shards, `tokenizer.json`, and
-    /// `generation_config.json` if there.
+    /// `generation_config.json` if there. The weights are used in `precision`, if one is given.
     ///
     /// # Errors
     /// With the file at fault: one that cannot be read, another kind of model, impossible sizes, damaged weights, a tokenizer that
     /// does not fit.
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub fn open_in(dir: &Path, precision: Option<Precision>) -> Result<Self> {
         let path = dir.join("config.json");
-        let config = LlamaConfig::from_json(&String::from_utf8_lossy(&read_file(&path)?)).map_err(|e| e.within(&path))?;
+        let config = DecoderConfig::from_json(&String::from_utf8_lossy(&read_file(&path)?)).map_err(|e| e.within(&path))?;
         let tokenizer = Tokenizer::open(&dir.join("tokenizer.json"))?;
         let path = dir.join("generation_config.json");
         let defaults = if path.exists() { Some(read_file(&path)?) } else { None };
         // The tokenizer is checked before the weights, which may be large, are read.
         tokenizer.check_fits(config.vocab_size).map_err(|e| e.within(dir))?;
-        let params = Params::open(&config, dir)?;
-        Self::assemble(config, &params, tokenizer, defaults.as_deref()).map_err(|e| e.within(dir))
+        let checkpoint = Checkpoint::open(dir)?.in_precision(precision);
+        Self::assemble(config, &checkpoint, tokenizer, defaults.as_deref()).map_err(|e| e.within(dir))
     }
 
     /// A model from the contents of its files, for one that is embedded in a program.
@@ -71,13 +80,13 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_bytes(config: &[u8], weights: &[u8], tokenizer: &[u8], generation_config: Option<&[u8]>) -> Result<Self> {
-        let config = LlamaConfig::from_json(&String::from_utf8_lossy(config))?;
+        let config = DecoderConfig::from_json(&String::from_utf8_lossy(config))?;
         let tokenizer = Tokenizer::from_bytes(tokenizer)?;
-        let params = Params::load(&config, weights)?;
-        Self::assemble(config, &params, tokenizer, generation_config)
+        let checkpoint = Checkpoint::new(vec![Box::new(weights)])?;
+        Self::assemble(config, &checkpoint, tokenizer, generation_config)
     }
 
-    fn assemble(config: LlamaConfig, params: &Params, tokenizer: Tokenizer, defaults: Option<&[u8]>) -> Result<Self> {
+    fn assemble(config: DecoderConfig, weights: &Checkpoint<'_>, tokenizer: Tokenizer, defaults: Option<&[u8]>) -> Result<Self> {
         tokenizer.check_fits(config.vocab_size)?;
         let json = |source| Error::Json { what: "generation_config.json".to_owned(), source };
         let defaults: Defaults =
@@ -86,12 +95,12 @@ impl Model {
         sampling.validate()?;
         let mut ends = defaults.eos_token_id.into_vec();
         ends.extend(&config.eos_token_id);
-        Ok(Self { llama: Llama::new(&config, params)?.freeze()?, tokenizer, ends, sampling })
+        Ok(Self { decoder: Decoder::load(config, weights)?, tokenizer, ends, sampling })
     }
 
     /// The transformer.
-    pub fn llama(&self) -> &Llama {
-        &self.llama
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
     /// The tokenizer.
@@ -101,7 +110,7 @@ impl Model {
 
     /// The most tokens that a prompt and its continuation may have together.
     pub fn context(&self) -> usize {
-        self.llama.config().max_position_embeddings
+        self.decoder.config().max_position_embeddings
     }
 
     /// The sampling that the model's authors recommend, or greedy.
@@ -118,7 +127,7 @@ impl Model {
     pub(crate) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = self.tokenizer.encode(text)?;
         if tokens.is_empty() {
-            tokens.push(self.llama.config().bos_token_id.ok_or(Error::EmptyPrompt)?);
+            tokens.push(self.decoder.config().bos_token_id.ok_or(Error::EmptyPrompt)?);
         }
         let context = self.context();
         if tokens.len() > context {

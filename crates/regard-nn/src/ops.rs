@@ -13,7 +13,7 @@ mod entropy;
 mod linear;
 mod norm;
 mod rope;
-mod simd;
+pub(crate) mod simd;
 mod softmax;
 mod swiglu;
 
@@ -43,10 +43,10 @@ use crate::Result;
 use crate::array::{slice, tensor};
 
 /// Elements that one task handles: enough to hide the cost of a task, few enough to share out.
-const GRAIN: usize = 1 << 14;
+pub(crate) const GRAIN: usize = 1 << 14;
 
 /// Rows of this width that one task handles.
-fn rows_per_task(width: usize) -> usize {
+pub(crate) fn rows_per_task(width: usize) -> usize {
     (GRAIN / width.max(1)).max(1)
 }
 

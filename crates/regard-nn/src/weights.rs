@@ -112,7 +112,7 @@ fn read(spec: &Spec, view: Option<TensorView<'_>>) -> Result<Vec<f32>> {
 }
 
 /// The distinct file names of an index, none of which leaves the directory.
-fn shard_names(index: &str) -> Result<Vec<String>> {
+pub(crate) fn shard_names(index: &str) -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: HashMap<String, String>,

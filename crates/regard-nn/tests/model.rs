@@ -74,15 +74,15 @@ fn greedy_text_is_the_same_with_the_cache_and_without_it() {
 /// Logits are the same bits however the text is cut into steps, and agree with the forward pass that training uses.
 #[test]
 fn a_text_may_be_read_in_any_cuts() {
-    let params = Params::init(&config(), 7).unwrap();
-    let llama = Llama::new(&config(), &params).unwrap();
+    let (model, params) = (model(), Params::init(&config(), 7).unwrap());
+    let decoder = model.decoder();
     let tokens: Vec<u32> = (0..90).map(|i| i * 37 % VOCAB as u32).collect();
     let read = |cuts: &[usize]| {
-        let mut cache = llama.cache(96).unwrap();
+        let mut cache = decoder.cache(96).unwrap();
         let mut logits = Vec::new();
         let mut first = 0;
         for &cut in cuts {
-            logits = llama.step(&tokens[first..cut], &mut cache).unwrap();
+            logits = decoder.step(&tokens[first..cut], &mut cache).unwrap();
             first = cut;
         }
         logits
@@ -90,6 +90,7 @@ fn a_text_may_be_read_in_any_cuts() {
     let whole = read(&[90]);
     assert_eq!(whole, read(&[1, 2, 3, 50, 89, 90]));
     assert_eq!(whole, read(&(1..=90).collect::<Vec<_>>()));
+    let llama = Llama::new(&config(), &params).unwrap();
     let trained = llama.forward(&Tensor::from_slice(&tokens, (1, 90), &Device::Cpu).unwrap()).unwrap();
     let last: Vec<f32> = trained.squeeze(0).unwrap().get(89).unwrap().to_vec1().unwrap();
     let furthest = whole.iter().zip(&last).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -162,10 +163,10 @@ fn requests_that_cannot_be_are_refused_by_name() {
         let text = refuse("a", sampling(wrong));
         assert!(text.starts_with(name), "{text}");
     }
-    let mut cache = model.llama().cache(4).unwrap();
-    assert!(matches!(model.llama().step(&[], &mut cache), Err(Error::Shape { .. })));
-    assert!(matches!(model.llama().step(&[1; 5], &mut cache), Err(Error::Context { tokens: 5, context: 4 })));
-    assert!(matches!(model.llama().step(&[VOCAB as u32], &mut cache), Err(Error::Token { .. })));
+    let mut cache = model.decoder().cache(4).unwrap();
+    assert!(matches!(model.decoder().step(&[], &mut cache), Err(Error::Shape { .. })));
+    assert!(matches!(model.decoder().step(&[1; 5], &mut cache), Err(Error::Context { tokens: 5, context: 4 })));
+    assert!(matches!(model.decoder().step(&[VOCAB as u32], &mut cache), Err(Error::Token { .. })));
     assert!(cache.is_empty(), "what failed left nothing behind");
 }
 

@@ -2,7 +2,7 @@
 
 /// Runs `f` compiled for the best instruction set that the machine has. Loops inside must be inlined to profit.
 #[inline(always)]
-pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
@@ -11,7 +11,7 @@ pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
 /// x = n·ln 2 + r with |r| ≤ ½ ln 2, eʳ by its Taylor polynomial of degree 7 (the next term is below 6·10⁻⁹), 2ⁿ by exponent bits.
 /// Written with separate multiplications and additions, so that every instruction set gives the same bits.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4; // 9 bits: its products with n are exact
     const LN2_LOW: f32 = -2.121_944_4e-4;
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it leaves the nearest integer in the low bits
@@ -33,7 +33,7 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// 1 / (1 + e⁻ˣ).
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
@@ -42,7 +42,7 @@ const LANES: usize = 16;
 
 /// Σ f(i) for i in 0..n, in lanes: the order of additions is a function of n alone.
 #[inline(always)]
-pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let whole = n / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
@@ -63,7 +63,7 @@ pub(super) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
 
 /// The largest element; −∞ of none.
 #[inline(always)]
-pub(super) fn largest(x: &[f32]) -> f32 {
+pub(crate) fn largest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {

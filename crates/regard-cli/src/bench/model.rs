@@ -1,0 +1,95 @@
+//! `regard bench model`: how fast a model reads a prompt and writes its continuation.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use regard_nn::{Decoder, Precision};
+use serde_json::json;
+
+use super::{Threads, say};
+
+/// Measure a model: tokens per second of prompts (prefill) and of single tokens after a text of some length (decode).
+#[derive(Args)]
+pub(super) struct Options {
+    /// Hugging Face directory with config.json and safetensors
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Lengths of prompts, in tokens
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [512, 2048])]
+    prefill: Vec<usize>,
+    /// Lengths of the text before the measured tokens
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [128, 2048])]
+    decode: Vec<usize>,
+    /// Timed runs of each, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+/// Tokens that a run of decoding writes.
+const WRITTEN: usize = 16;
+
+impl Options {
+    pub(super) fn execute(self) -> Result<(), Box<dyn Error>> {
+        let threads = self.threads.start()?;
+        let began = Instant::now();
+        let decoder = Decoder::open(&self.model, None::<Precision>)?;
+        let load = began.elapsed().as_secs_f64();
+        let prefill = self.prefill.iter().map(|&n| Ok((n, self.rates(n, || prefill(&decoder, n))?)));
+        let prefill = prefill.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        let decode = self.decode.iter().map(|&n| Ok((n, self.rates(WRITTEN, || decode(&decoder, n))?)));
+        let decode = decode.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        if self.json {
+            let rates = |all: &[(usize, Vec<f64>)]| all.iter().map(|(n, rates)| (n.to_string(), json!(rates))).collect();
+            let [prefill, decode]: [serde_json::Map<_, _>; 2] = [rates(&prefill), rates(&decode)];
+            say(json!({ "threads": threads, "load_seconds": load, "prefill": prefill, "decode": decode }))?;
+            return Ok(());
+        }
+        say(format_args!("{threads} threads; read and packed in {load:.2} s; tokens per second, median (slowest–fastest run)"))?;
+        for (what, all) in [("prefill of", prefill), ("decode after", decode)] {
+            for (n, mut rates) in all {
+                rates.sort_by(f64::total_cmp);
+                let (median, last) = (rates[rates.len() / 2], rates.len() - 1);
+                say(format_args!("{what} {n:>6} tokens  {median:>8.1} ({:.1}–{:.1})", rates[0], rates[last]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens per second of every run; `run` gives seconds.
+    fn rates(&self, tokens: usize, mut run: impl FnMut() -> regard_nn::Result<f64>) -> Result<Vec<f64>, Box<dyn Error>> {
+        run()?; // the first one warms up
+        (0..self.runs).map(|_| Ok(tokens as f64 / run()?)).collect()
+    }
+}
+
+/// Seconds that a prompt takes.
+fn prefill(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
+    let (tokens, mut cache) = (tokens(decoder, n), decoder.cache(n)?);
+    let began = Instant::now();
+    decoder.step(&tokens, &mut cache)?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Seconds that [`WRITTEN`] tokens take, one by one.
+fn decode(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
+    let (tokens, mut cache) = (tokens(decoder, n + WRITTEN), decoder.cache(n + WRITTEN)?);
+    decoder.step(&tokens[..n], &mut cache)?;
+    let began = Instant::now();
+    for token in tokens[n..].chunks(1) {
+        decoder.step(token, &mut cache)?;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Any tokens.
+fn tokens(decoder: &Decoder, n: usize) -> Vec<u32> {
+    let vocab = decoder.config().vocab_size as u64;
+    (0..n as u64).map(|i| ((i * 2_654_435_761 + 12_345) >> 7) % vocab).map(|token| token as u32).collect()
+}
