@@ -15,6 +15,7 @@
 //! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
 //!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Cache`]).
+//!    [`ChatTemplate`] writes a conversation as such a prompt.
 //! 4. [`train`]: from a text file to such a directory.
 //!
 //! ```no_run
@@ -38,6 +39,7 @@
 
 pub mod align;
 mod array;
+mod chat;
 mod config;
 mod error;
 mod generate;
@@ -62,6 +64,7 @@ mod tokenizer;
 pub mod train;
 mod weights;
 
+pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generate, Generation};
