@@ -36,8 +36,14 @@ impl Date {
     }
 }
 
-/// The time in a format; else the directive that is not known.
+/// Bytes of a format.
+const FORMAT: usize = 1000;
+
+/// The time in a format; else what is wrong with it.
 pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, String> {
+    if format.len() > FORMAT {
+        return Err(format!("strftime_now got a format of {} bytes and needs at most {FORMAT}", format.len()));
+    }
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) as i64;
     let date = Date::from_days(seconds.div_euclid(86_400));
     let mut text = String::new();
@@ -50,8 +56,16 @@ pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, String> 
         let directive = rest.next();
         let (directive, bare) = if directive == Some('-') { (rest.next(), true) } else { (directive, false) };
         let part = directive.and_then(|directive| part(&date, seconds % 86_400, directive));
-        let part = part.ok_or_else(|| directive.map_or("%".to_owned(), |directive| format!("%{directive}")))?;
-        text.push_str(if bare && part.len() > 1 { part.trim_start_matches('0') } else { &part });
+        let part = part.ok_or_else(|| {
+            let directive = directive.map_or("%".to_owned(), |directive| format!("%{directive}"));
+            format!("strftime_now got {directive:?} in {format:?}, which is no directive it knows")
+        })?;
+        let bare_part = part.trim_start_matches(['0', ' ']);
+        text.push_str(match bare_part {
+            _ if !bare => &part,
+            "" => "0",
+            number => number,
+        });
     }
     Ok(text)
 }

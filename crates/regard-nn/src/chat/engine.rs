@@ -18,6 +18,9 @@ const NAME: &str = "chat template";
 /// Stack for the deepest template and values that the guard lets through; pages that are not touched cost nothing.
 const STACK: usize = 64 << 20;
 
+/// Letters of what a template says against messages.
+const REASON: usize = 1000;
+
 /// Whether a text is a template.
 pub(super) fn check(source: &str) -> Result<()> {
     apart(|| parsed(source).map(|_| ()))
@@ -83,13 +86,10 @@ fn environment(now: SystemTime) -> Environment<'static> {
     environment.add_filter(guard::WEIGHED, guard::weighed);
     environment.add_filter("tojson", json::tojson);
     environment.add_function("raise_exception", |reason: String| -> std::result::Result<Value, minijinja::Error> {
-        Err(Stop::Refused(reason).into())
+        Err(Stop::Refused(reason.chars().take(REASON).collect()).into())
     });
     environment.add_function("strftime_now", move |format: &str| {
-        clock::strftime(now, format).map_err(|directive| {
-            let reason = format!("strftime_now got {directive:?} in {format:?}, which is no directive it knows");
-            minijinja::Error::new(ErrorKind::InvalidOperation, reason)
-        })
+        clock::strftime(now, format).map_err(|reason| minijinja::Error::new(ErrorKind::InvalidOperation, reason))
     });
     environment
 }

@@ -3,6 +3,8 @@
 use minijinja::value::{Kwargs, ObjectRepr, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::guard::{OUTPUT, Stop};
+
 /// The filter. `weighed` has seen the value: it is neither deep nor large.
 pub(super) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let mut json = Json::new(&options)?;
@@ -63,6 +65,9 @@ impl Json {
                 self.items(['[', ']'], level, items, |json, item| json.value(state, &item, level + 1))?;
             }
             (kind, _) => return Err(refused(format!("tojson got a value of kind {kind}, which JSON cannot hold"))),
+        }
+        if self.text.len() > OUTPUT {
+            return Err(Stop::Bound("writes more bytes than allowed", OUTPUT).into());
         }
         state.consume_fuel((self.text.len() - before) as u64 / 64)
     }

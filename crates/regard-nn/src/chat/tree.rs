@@ -117,10 +117,7 @@ fn expression<'a>(old: &Expr<'a>) -> Result<Expr<'a>> {
         Expr::Const(s) => Expr::Const(at(s, ast::Const { value: s.value.clone() })),
         Expr::Slice(s) => Expr::Slice(at(s, slice(s)?)),
         Expr::UnaryOp(s) => {
-            let op = match s.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
+            let op = if matches!(s.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(at(s, ast::UnaryOp { op, expr: expression(&s.expr)? }))
         }
         Expr::BinOp(s) => Expr::BinOp(at(s, binary(s)?)),

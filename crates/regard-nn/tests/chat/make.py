@@ -147,7 +147,18 @@ def case(tokenizer, messages, prompt):
         return dict(given, refused=str(refusal))
 
 
+DIRECTIVES = "%Y %y %m %d %e %j %B %b %h %A %a %H %I %M %S %p %F %D %T %% %-d %-m %-H %-I %-M %-S %-j"
+TIMES = [0, 951782400, 951868799, 1735689600, 1735646400, 4107542400, 4102444799, 1969660805, 1709164800 + 43200, 2**33]
+
+
+def clock():
+    for seconds in TIMES:
+        time = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+        yield dict(seconds=seconds, expected=time.strftime(DIRECTIVES))
+
+
 def main():
+    (HERE / "clock.json").write_text(json.dumps(dict(format=DIRECTIVES, times=list(clock())), indent=1) + "\n")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"x": 0}, unk_token="x")), **SPECIAL)
     with mock.patch("transformers.utils.chat_template_utils.datetime", Clock):
         for name, template in TEMPLATES.items():
