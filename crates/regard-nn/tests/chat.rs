@@ -196,6 +196,13 @@ fn harm_is_an_error_in_bounded_time() {
 }
 
 #[test]
+fn lists_are_bounded_in_depth() {
+    let nested = |depth: usize| format!("{{% set a = 1 %}}{}\n{{{{ a }}}}", "{% set a = [a] %}".repeat(depth));
+    assert_eq!(ask(&nested(60)).unwrap().len(), 2 * 60 + 1);
+    assert!(refusal(&nested(80)).contains("makes lists too deep in line 1: 64 at most"));
+}
+
+#[test]
 fn the_text_is_bounded_as_it_is_written() {
     let words = "{% for a in range(90000) %}fifty bytes of text, to be counted as it is written{% endfor %}";
     assert!(refusal(words).contains("writes more bytes than allowed in line 1: 4194304 at most"));
