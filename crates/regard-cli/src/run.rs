@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use regard_nn::{FinishReason, Generate, Generation, Model, Sampling};
+use regard_nn::{FinishReason, Generate, Generation, Message, Model, Prompt, Sampling};
 use serde_json::{Value, json};
 
 use crate::interrupt::Interrupt;
@@ -15,7 +15,8 @@ use crate::interrupt::Interrupt;
 /// Continue a text with the built-in story model or with a model of your own.
 ///
 /// The prompt comes from the command line, or from standard input when that is a pipe or a file. The prompt and its
-/// continuation stream to standard output; Ctrl-C ends them where they are.
+/// continuation stream to standard output; Ctrl-C ends them where they are. With --chat the prompt is a question, put as the
+/// model's chat template puts it, and the answer alone is printed.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Text to continue [default: standard input when piped, else "Once upon a time"]
@@ -23,6 +24,12 @@ pub(crate) struct Run {
     /// Hugging Face directory of a decoder: Llama, Mistral, Qwen, Gemma, Phi, GPT, … [default: the built-in story model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Ask the prompt as a question, by the chat template of the model
+    #[arg(long)]
+    chat: bool,
+    /// What the model is told before the question
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Most tokens to generate; the model's context ends it earlier
     #[arg(long, value_name = "N", default_value_t = 400)]
     max_tokens: usize,
@@ -64,12 +71,14 @@ impl Run {
         let prompt = self.prompt()?;
         let model = self.open()?;
         let options = self.options(&model);
+        let chat = if self.chat { Some(self.conversation(&model, &prompt)?) } else { None };
+        let (asked, shown) = chat.as_ref().map_or((Prompt::Text(&prompt), &*prompt), |text| (Prompt::Rendered(text), ""));
         let mut page = Page::new(!self.json);
-        let generation = model.generate(&prompt, &options, interrupt.flag(), &mut |piece| {
-            page.begin(&prompt)?;
+        let generation = model.generate(asked, &options, interrupt.flag(), &mut |piece| {
+            page.begin(shown)?;
             page.write(piece)
         })?;
-        page.finish(&prompt)?;
+        page.finish(shown)?;
         if self.json {
             writeln!(io::stdout(), "{}", object(&generation))?;
         }
@@ -95,6 +104,14 @@ impl Run {
         })?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+    }
+
+    /// The question as the model's chat template puts it, up to where the answer begins.
+    fn conversation(&self, model: &Model, question: &str) -> Result<String, Box<dyn Error>> {
+        let template = model.chat_template()?.ok_or(regard_nn::Error::NoChatTemplate)?;
+        let system = self.system.as_ref().map(|text| Message::new("system", text));
+        let messages: Vec<_> = system.into_iter().chain([Message::new("user", question)]).collect();
+        Ok(template.render(&messages, true)?)
     }
 
     fn open(&self) -> Result<Model, Box<dyn Error>> {

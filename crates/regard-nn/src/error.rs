@@ -96,6 +96,24 @@ pub enum Error {
     /// A stop string of no characters.
     #[error("a stop string is empty: it would stop before the first token")]
     EmptyStop,
+
+    /// A chat template that is not Jinja, or failed on these messages.
+    #[error("the chat template fails in line {line}: {reason}")]
+    Template { line: usize, reason: String },
+    /// A chat template that called `raise_exception`.
+    #[error("the chat template refuses these messages: {reason}")]
+    TemplateRefused { reason: String },
+    /// A chat template beyond one of the bounds that keep a foreign template from taking the machine.
+    #[error("the chat template {what} in line {line}: {limit} at most, so it is damaged or made to do harm")]
+    TemplateBound { what: &'static str, line: usize, limit: usize },
+    /// Named chat templates without the one to take.
+    #[error("chat_template has the templates {names:?} and needs one named \"default\"")]
+    NoDefaultTemplate { names: Vec<String> },
+    /// A chat with a model that has no template.
+    #[error(
+        "the model has no chat template: continue a text without chat, or put a chat_template.jinja into the model's directory"
+    )]
+    NoChatTemplate,
     /// Logits that are not numbers.
     #[error("the model's output for the next token is not finite: the weights are damaged or diverged in training")]
     NotFinite,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::stop::Stop;
-use crate::{DecoderCache, Model, Result, Sampler, Sampling};
+use crate::{DecoderCache, Model, Prompt, Result, Sampler, Sampling};
 
 /// What is asked of one generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,14 +68,14 @@ impl Model {
     ///
     /// # Errors
     /// When the prompt is longer than the context, a number is outside its domain, or a stop string is empty.
-    pub fn generate(
+    pub fn generate<'a>(
         &self,
-        prompt: &str,
+        prompt: impl Into<Prompt<'a>>,
         options: &Generate,
         interrupt: &AtomicBool,
         listener: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation> {
-        let prompt = self.prompt(prompt)?;
+        let prompt = self.prompt(prompt.into())?;
         let mut writer = Writer { text: String::new(), stop: Stop::new(&options.stop)?, listener, ended: None };
         let mut sampler = Sampler::new(options.sampling, &prompt)?;
         let mut reader = Reader::new(self, prompt, options, interrupt)?;

@@ -15,6 +15,7 @@
 //! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
 //!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Decoder`], [`DecoderCache`]).
+//!    [`ChatTemplate`] writes a conversation as such a prompt.
 //! 4. [`train`]: from a text file to such a directory.
 //!
 //! ```no_run
@@ -38,6 +39,7 @@
 
 pub mod align;
 mod array;
+mod chat;
 mod checkpoint;
 mod config;
 mod decoder;
@@ -54,6 +56,7 @@ mod norm;
 mod ops;
 mod params;
 mod positions;
+mod prompt;
 mod rng;
 mod rope;
 mod rotary;
@@ -64,6 +67,7 @@ mod tokenizer;
 pub mod train;
 mod weights;
 
+pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
 pub use decoder::{Activation, Biases, Decoder, DecoderCache, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 pub use error::{Error, Result};
@@ -77,6 +81,7 @@ pub use norm::RmsNorm;
 pub use ops::{attention, cross_entropy, dropout, embedding, rms_norm, rope, swiglu};
 pub use params::Params;
 pub use positions::{LearnedPositions, SinusoidalPositions};
+pub use prompt::Prompt;
 pub use regard::{Rope, RopeScaling, RopeStyle};
 pub use rope::RopeParameters;
 pub use rotary::Rotary;

@@ -1,13 +1,13 @@
 //! A model as it is distributed: configuration, weights, tokenizer and generation defaults.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Ids;
 use crate::weights::read_file;
-use crate::{Decoder, DecoderConfig, Error, Precision, Result, Sampling, Tokenizer};
+use crate::{ChatTemplate, Decoder, DecoderConfig, Error, Precision, Prompt, Result, Sampling, Tokenizer};
 
 /// A language model with its tokenizer: text in, text out.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Model {
     /// Tokens that end a text.
     ends: Vec<u32>,
     sampling: Sampling,
+    /// Where it was read from.
+    dir: Option<PathBuf>,
 }
 
 /// What `generation_config.json` may say.
@@ -72,7 +74,8 @@ impl Model {
         // The tokenizer is checked before the weights, which may be large, are read.
         tokenizer.check_fits(config.vocab_size).map_err(|e| e.within(dir))?;
         let checkpoint = Checkpoint::open(dir)?.in_precision(precision);
-        Self::assemble(config, &checkpoint, tokenizer, defaults.as_deref()).map_err(|e| e.within(dir))
+        let model = Self::assemble(config, &checkpoint, tokenizer, defaults.as_deref()).map_err(|e| e.within(dir))?;
+        Ok(Self { dir: Some(dir.to_owned()), ..model })
     }
 
     /// A model from the contents of its files, for one that is embedded in a program.
@@ -95,7 +98,7 @@ impl Model {
         sampling.validate()?;
         let mut ends = defaults.eos_token_id.into_vec();
         ends.extend(&config.eos_token_id);
-        Ok(Self { decoder: Decoder::load(config, weights)?, tokenizer, ends, sampling })
+        Ok(Self { decoder: Decoder::load(config, weights)?, tokenizer, ends, sampling, dir: None })
     }
 
     /// The transformer.
@@ -118,14 +121,23 @@ impl Model {
         self.sampling
     }
 
+    /// The chat template in the model's directory; none when it has none or the model came from bytes. It is read here, so
+    /// that a template that cannot be used leaves the rest of the model usable.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::from_dir`].
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        self.dir.as_deref().map_or(Ok(None), ChatTemplate::from_dir)
+    }
+
     /// Whether a token ends the text.
     pub(crate) fn ends_with(&self, token: u32) -> bool {
         self.ends.contains(&token)
     }
 
     /// The tokens of a prompt, checked against the context.
-    pub(crate) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens = self.tokenizer.encode(text)?;
+    pub(crate) fn prompt(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
+        let mut tokens = prompt.tokens(&self.tokenizer)?;
         if tokens.is_empty() {
             tokens.push(self.decoder.config().bos_token_id.ok_or(Error::EmptyPrompt)?);
         }

@@ -35,7 +35,19 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.inner.encode_fast(text, true).map_err(failed)?.get_ids().to_vec())
+        self.encode_with(text, true)
+    }
+
+    /// The tokens of a text that already holds the marks it needs, as a chat template writes them.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(&self, text: &str, marks: bool) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, marks).map_err(failed)?.get_ids().to_vec())
     }
 
     /// The text of tokens, without special marks.

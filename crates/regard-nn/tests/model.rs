@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use regard_nn::train::tokenizer;
-use regard_nn::{Error, FinishReason, Generate, Generation, Llama, LlamaConfig, Model, Params, Precision, Result, Sampling};
+use regard_nn::{
+    Error, FinishReason, Generate, Generation, Llama, LlamaConfig, Message, Model, Params, Precision, Prompt, Result, Sampling,
+};
 
 const VOCAB: usize = 300;
 
@@ -95,6 +97,36 @@ fn a_text_may_be_read_in_any_cuts() {
     let last: Vec<f32> = trained.squeeze(0).unwrap().get(89).unwrap().to_vec1().unwrap();
     let furthest = whole.iter().zip(&last).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(furthest < 1e-4, "{furthest}");
+}
+
+/// A tokenizer that begins every text with a mark does not begin a rendered one with it again.
+#[test]
+fn a_rendered_prompt_gets_no_marks() {
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer_json()).unwrap();
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|begin|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|begin|>": {"id": "<|begin|>", "ids": [0], "tokens": ["<|begin|>"]}},
+    });
+    let (config, tokenizer) = (config_json(""), json.to_string());
+    let model = Model::from_bytes(config.as_bytes(), &weights(Precision::F32), tokenizer.as_bytes(), None).unwrap();
+    let options = Generate { max_tokens: 9, ..Generate::default() };
+    let go_on = |prompt: Prompt| model.generate(prompt, &options, &AtomicBool::new(false), &mut |_| ControlFlow::Continue(()));
+    let (text, rendered) = (go_on("the king".into()).unwrap(), go_on(Prompt::Rendered("<|begin|>the king")).unwrap());
+    assert_eq!((text.prompt_tokens, text.tokens), (rendered.prompt_tokens, rendered.tokens));
+    assert_eq!(model.tokenizer().encode_rendered("the king").unwrap(), model.tokenizer().encode("the king").unwrap()[1..]);
+}
+
+#[test]
+fn a_directory_may_have_a_chat_template() {
+    let dir = directory();
+    let template = || Model::open(dir.path()).unwrap().chat_template();
+    assert!(template().unwrap().is_none() && model().chat_template().unwrap().is_none());
+    fs::write(dir.path().join("chat_template.jinja"), "{{ messages[0].content }}!").unwrap();
+    assert_eq!(template().unwrap().unwrap().render(&[Message::new("user", "Hi")], true).unwrap(), "Hi!");
+    fs::write(dir.path().join("chat_template.jinja"), "{% if %}").unwrap();
+    assert!(template().unwrap_err().to_string().contains("chat_template.jinja: the chat template fails in line 1"));
 }
 
 #[test]

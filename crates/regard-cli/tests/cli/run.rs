@@ -89,14 +89,20 @@ fn a_stop_string_ends_the_text_before_it() {
     assert_eq!(stopped["text"], whole.split(word).next().unwrap());
 }
 
-#[test]
-fn a_directory_tells_the_same_story_as_the_built_in_model() {
+/// The built-in model as a directory of one's own.
+fn story() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../regard-story/model");
     for entry in fs::read_dir(model).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
+    dir
+}
+
+#[test]
+fn a_directory_tells_the_same_story_as_the_built_in_model() {
+    let dir = story();
     let arguments = ["A fox met", "--max-tokens", "20", "--seed", "5"];
     let at = dir.path().to_str().unwrap();
     assert_eq!(text(&run(&[&arguments[..], &["--model", at]].concat())), text(&run(&arguments)));
@@ -123,6 +129,34 @@ fn requests_that_cannot_be_exit_with_1_and_say_why() {
     assert!(refuse(&["x", "--min-p=-1"]).contains("min_p is -1"));
     assert!(refuse(&["x", "--repetition-penalty", "0"]).contains("repetition_penalty is 0"));
     assert!(refuse(&["x", "--stop", ""]).contains("a stop string is empty"));
+}
+
+#[test]
+fn a_chat_is_what_its_template_writes() {
+    let dir = story();
+    let at = dir.path().to_str().unwrap();
+    let template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A:{% endif %}";
+    fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    let greedy = ["--model", at, "--temperature", "0", "--max-tokens", "12"];
+    let plain = json(&[&["<|begin|>system: Be kind.\nuser: Who?\nA:"][..], &greedy].concat());
+    let asked = [&["Who?", "--chat", "--system", "Be kind."][..], &greedy].concat();
+    let chat = json(&asked);
+    assert_eq!((&chat["text"], &chat["prompt_tokens"]), (&plain["text"], &plain["prompt_tokens"]));
+    let answer = chat["text"].as_str().unwrap();
+    assert_eq!(text(&run(&asked)).trim_end_matches('\n'), answer.trim_end_matches('\n'));
+    fs::write(dir.path().join("chat_template.jinja"), "{{ raise_exception('no systems') }}").unwrap();
+    let refused = run(&asked);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(said.contains("chat_template.jinja: the chat template refuses these messages: no systems"), "{said}");
+}
+
+#[test]
+fn a_model_without_a_template_cannot_chat() {
+    let refused = run(&["Who?", "--chat"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("the model has no chat template"), "{}", stderr(&refused));
+    assert_eq!(run(&["Who?", "--system", "Be kind."]).status.code(), Some(2));
 }
 
 #[cfg(unix)]
