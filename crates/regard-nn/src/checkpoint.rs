@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use half::{bf16, f16};
 use regard::{Element, PackedMatrix};
 use safetensors::{Dtype, SafeTensors};
 
+use crate::mapped::Mapped;
 use crate::weights::{read_file, shard_names};
 use crate::{Error, Precision, Result};
 
@@ -21,8 +22,8 @@ pub(crate) struct Checkpoint<'a> {
     precision: Option<Precision>,
 }
 
-/// A file as bytes: borrowed, read or mapped.
-pub(crate) type Bytes<'a> = Box<dyn AsRef<[u8]> + Send + Sync + 'a>;
+/// A file as bytes: borrowed or mapped.
+pub(crate) type Bytes<'a> = Box<dyn Deref<Target = [u8]> + Send + Sync + 'a>;
 
 /// Where a tensor is.
 struct Entry {
@@ -47,7 +48,7 @@ impl<'a> Checkpoint<'a> {
     pub(crate) fn new(files: Vec<Bytes<'a>>) -> Result<Self> {
         let mut entries = HashMap::new();
         for (file, bytes) in files.iter().enumerate() {
-            let bytes = (**bytes).as_ref();
+            let bytes: &[u8] = bytes;
             let all = SafeTensors::deserialize(bytes).map_err(|e| Error::Safetensors { reason: e.to_string() })?;
             for (name, view) in all.tensors() {
                 let start = view.data().as_ptr().addr() - bytes.as_ptr().addr();
@@ -73,10 +74,10 @@ impl<'a> Checkpoint<'a> {
     pub(crate) fn open(dir: &Path) -> Result<Checkpoint<'static>> {
         let (whole, index) = (dir.join("model.safetensors"), dir.join("model.safetensors.index.json"));
         if whole.exists() || !index.exists() {
-            return Checkpoint::new(vec![Box::new(read_file(&whole)?)]).map_err(|e| e.within(whole));
+            return Checkpoint::new(vec![Box::new(Mapped::open(&whole)?)]).map_err(|e| e.within(whole));
         }
         let names = shard_names(&String::from_utf8_lossy(&read_file(&index)?)).map_err(|e| e.within(&index))?;
-        let file = |name: &String| Ok(Box::new(read_file(&dir.join(name))?) as Bytes<'static>);
+        let file = |name: &String| Ok(Box::new(Mapped::open(&dir.join(name))?) as Bytes<'static>);
         Checkpoint::new(names.iter().map(file).collect::<Result<_>>()?).map_err(|e| e.within(dir))
     }
 
@@ -100,7 +101,7 @@ impl<'a> Checkpoint<'a> {
             return Err(Error::WeightShape { name, given: entry.shape.clone(), needed });
         }
         self.taken.borrow_mut().insert(name.to_owned());
-        let bytes = &(*self.files[entry.file]).as_ref()[entry.bytes.clone()];
+        let bytes = &self.files[entry.file][entry.bytes.clone()];
         let halves = || bytes.as_chunks().0.iter();
         let values = match entry.dtype {
             Dtype::F32 => Values::F32(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()),

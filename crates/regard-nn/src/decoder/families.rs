@@ -199,6 +199,9 @@ static FAMILIES: [Family; 11] = [
 const GPT_OSS_ROPE: &str = r#"{"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
     "original_max_position_embeddings": 4096}"#;
 
+/// Blocks that a configuration may ask for: each takes memory before any weight is seen.
+const MOST_LAYERS: usize = 10_000;
+
 /// All supported, for error messages.
 const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi3, smollm3, gpt2, gpt_neox and gpt_oss";
 
@@ -395,6 +398,9 @@ impl Family {
 
     fn layers(&self, fields: &Fields, ropes: usize) -> Result<Vec<LayerConfig>> {
         let count = fields.need(&["num_hidden_layers", "n_layer"])?;
+        if count > MOST_LAYERS {
+            return impossible("num_hidden_layers", count, format!("at most {MOST_LAYERS}"));
+        }
         let window = fields.size(&["sliding_window"])?.or(self.window.filter(|_| !fields.has("sliding_window")));
         let window =
             window.filter(|_| !matches!(self.windows, Windows::FromLayer | Windows::Unturned) || fields.is("use_sliding_window"));
@@ -405,7 +411,8 @@ impl Family {
                 return impossible(field, format!("of {given} blocks"), format!("of {count}, num_hidden_layers"));
             }
         }
-        let every = fields.size(&["no_rope_layer_interval"])?.filter(|_| self.model_type == "smollm3");
+        let every = fields.size(&["no_rope_layer_interval"])?.unwrap_or(4);
+        let every = (self.model_type == "smollm3").then_some(every);
         (0..count)
             .map(|layer| {
                 let turns = match (&no_rope, every) {
