@@ -8,6 +8,7 @@ mod fields;
 mod load;
 mod names;
 mod parts;
+mod read;
 
 use std::path::Path;
 
