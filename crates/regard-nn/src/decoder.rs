@@ -94,7 +94,7 @@ impl Decoder {
         };
         let store = if self.narrow { Store::Bf16(KvCache::new(shape)?) } else { Store::F32(KvCache::new(shape)?) };
         let seq = with_cache!(&store, cache => cache.sequence());
-        Ok(DecoderCache { store, seq, capacity, ropes: self.config.ropes(capacity)? })
+        Ok(DecoderCache { store, seq, capacity, ropes: self.config.rotary(capacity)? })
     }
 
     /// Reads `tokens` after those in the cache: logits of the next token, `[vocab_size]`. The same bits however a text is cut into

@@ -136,7 +136,7 @@ pub struct Biases {
 
 impl DecoderConfig {
     /// The rotary embeddings of a text of at most `length` tokens.
-    pub(crate) fn ropes(&self, length: usize) -> Result<Vec<Rope>> {
+    pub(crate) fn rotary(&self, length: usize) -> Result<Vec<Rope>> {
         self.ropes.iter().map(|rope| rope.rope(self.head_dim, RopeStyle::HalfSplit, length)).collect()
     }
 }

@@ -92,7 +92,7 @@ impl Family {
             eos_token_id: fields.tokens("eos_token_id")?,
         };
         self.refuse(fields)?;
-        config.ropes(max_position_embeddings)?;
+        config.rotary(max_position_embeddings)?;
         match config.bos_token_id.iter().chain(&config.eos_token_id).find(|id| **id as usize >= config.vocab_size) {
             Some(&token) => Err(Error::Token { token, vocab_size: config.vocab_size }),
             None => Ok(config),
