@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
-use super::fields::Fields;
 use super::names::{self, Names};
-use crate::config::{divided, impossible};
+use crate::config::{divided, impossible, unsupported};
+use crate::fields::Fields;
 use crate::{Error, Result, RopeParameters};
 
 /// What all models of a family have in common.
@@ -234,10 +234,6 @@ impl DecoderConfig {
     }
 }
 
-fn unsupported(what: &'static str, given: &str, supported: &'static str) -> Error {
-    Error::Unsupported { what, given: given.to_owned(), supported }
-}
-
 impl Family {
     fn read(&self, fields: &Fields) -> Result<DecoderConfig> {
         let hidden_size = fields.need(&["hidden_size", "n_embd"])?;
@@ -324,7 +320,7 @@ impl Family {
             None => return Err(Error::MissingField { field: "intermediate_size" }),
         };
         let name = fields.text(&["hidden_activation", "hidden_act", "activation_function"])?;
-        let (mut activation, mut experts) = (activation(name.as_deref().unwrap_or(self.activation))?, None);
+        let (mut activation, mut experts) = (Activation::named(name.as_deref().unwrap_or(self.activation))?, None);
         if self.model_type == "gpt_oss" {
             activation = Activation::Clamped { limit: fields.positive(&["swiglu_limit"])?.unwrap_or(7.0) as f32 };
             let (count, per_token) =
@@ -434,15 +430,5 @@ impl Family {
             Windows::Unturned => !turns,
             Windows::Pattern(every) => (layer + 1) % fields.size(&["sliding_window_pattern"])?.unwrap_or(every) != 0,
         })
-    }
-}
-
-fn activation(name: &str) -> Result<Activation> {
-    match name {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "gelu" => Ok(Activation::Gelu),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-        "relu" => Ok(Activation::Relu),
-        given => Err(unsupported("activation", given, "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast and relu")),
     }
 }
