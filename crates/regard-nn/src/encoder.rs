@@ -1,7 +1,7 @@
 //! The encoder of BERT and of the models made like it, for inference: every token of a text sees the whole text.
 
 mod config;
-mod load;
+pub(crate) mod load;
 
 use std::path::Path;
 

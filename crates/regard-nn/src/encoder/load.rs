@@ -15,7 +15,7 @@ struct Loader<'a> {
 }
 
 /// Reads all weights of an encoder.
-pub(super) fn load(config: EncoderConfig, checkpoint: &Checkpoint<'_>) -> Result<Encoder> {
+pub(crate) fn load(config: EncoderConfig, checkpoint: &Checkpoint<'_>) -> Result<Encoder> {
     let prefix = if checkpoint.has(&format!("bert.{WORDS}.weight")) { "bert." } else { "" };
     let encoder = Loader { config: &config, checkpoint, prefix }.encoder()?;
     match checkpoint.left_over(|name| is_unused(name, prefix)) {
