@@ -1,6 +1,7 @@
 //! The `regard` command.
 
 mod bench;
+mod embed;
 mod interrupt;
 mod run;
 mod train;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exact, fast attention: tell a story, run a model, train one, measure.
+/// Exact, fast attention: tell a story, run a model, embed texts, train a model, measure.
 #[derive(Parser)]
 #[command(name = "regard", version, arg_required_else_help = true)]
 struct Cli {
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Continue a text with the built-in story model or with a model of your own
     Run(run::Run),
+    /// Turn texts into vectors, with a BERT-type model
+    Embed(embed::Embed),
     /// Train a model on a text file
     Train(train::Train),
     /// Measure attention and training, beside a peer in alternating runs
@@ -32,6 +35,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),
+        Command::Embed(embed) => embed.execute(),
         Command::Train(train) => train.execute(),
         Command::Bench(bench) => bench.execute(),
     };

@@ -264,3 +264,7 @@ pub(crate) fn divided(field: &'static str, value: usize, by: &'static str, divis
 pub(crate) fn impossible<T>(field: &'static str, given: impl ToString, needed: impl Into<String>) -> Result<T> {
     Err(Error::Config { field, given: given.to_string(), needed: needed.into() })
 }
+
+pub(crate) fn unsupported(what: &'static str, given: &str, supported: &'static str) -> Error {
+    Error::Unsupported { what, given: given.to_owned(), supported }
+}

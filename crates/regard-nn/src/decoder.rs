@@ -4,10 +4,8 @@ mod attention;
 mod config;
 mod families;
 mod feed_forward;
-mod fields;
 mod load;
 mod names;
-mod parts;
 mod read;
 
 use std::path::Path;
@@ -17,8 +15,8 @@ use regard::{Angles, CacheShape, KvCache, Rope, Sequence};
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 
 use self::attention::{Attention, Place, Store, with_cache};
-use self::parts::{Matrix, Norm, softcap};
 use crate::checkpoint::Checkpoint;
+use crate::parts::{Matrix, Norm, add, softcap};
 use crate::{Error, Precision, Result};
 
 /// A decoder-only transformer with its weights packed for inference.
@@ -203,10 +201,6 @@ impl Block {
         add(x, &fed);
         Ok(())
     }
-}
-
-fn add(x: &mut [f32], branch: &[f32]) {
-    x.iter_mut().zip(branch).for_each(|(x, y)| *x += y);
 }
 
 /// Tokens in a page of the cache: one tile of the attention kernels.

@@ -72,6 +72,9 @@ pub enum Error {
     /// A token that the embedding does not have.
     #[error("token {token} is outside the vocabulary of {vocab_size} tokens")]
     Token { token: u32, vocab_size: usize },
+    /// A token type that the embedding of types does not have.
+    #[error("token type {given} is outside the {types} types that the model has")]
+    TokenType { given: u32, types: usize },
     /// More tokens than the model has positions.
     #[error("{tokens} tokens do not fit the model's context of {context} tokens: shorten the text")]
     Context { tokens: usize, context: usize },

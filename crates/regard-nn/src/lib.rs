@@ -16,7 +16,8 @@
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
 //!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Decoder`], [`DecoderCache`]).
 //!    [`ChatTemplate`] writes a conversation as such a prompt.
-//! 4. [`train`]: from a text file to such a directory.
+//! 4. [`Encoder`], [`Embedder`]: BERT, the states of a text's tokens, and one vector of them.
+//! 5. [`train`]: from a text file to such a directory.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -43,7 +44,10 @@ mod chat;
 mod checkpoint;
 mod config;
 mod decoder;
+mod embedder;
+mod encoder;
 mod error;
+mod fields;
 mod generate;
 pub mod hard;
 mod join;
@@ -56,6 +60,7 @@ mod model;
 mod norm;
 mod ops;
 mod params;
+mod parts;
 mod positions;
 mod prompt;
 mod rng;
@@ -71,6 +76,8 @@ mod weights;
 pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
 pub use decoder::{Activation, Biases, Decoder, DecoderCache, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
+pub use embedder::{Embedder, Pooling};
+pub use encoder::{Encoder, EncoderConfig};
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generate, Generation};
 pub use linear::Linear;

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use tokenizers::{PostProcessor, TruncationParams};
+
+use crate::config::impossible;
 use crate::weights::read_file;
 use crate::{Error, Result};
 
@@ -48,6 +51,21 @@ impl Tokenizer {
 
     fn encode_with(&self, text: &str, marks: bool) -> Result<Vec<u32>> {
         Ok(self.inner.encode_fast(text, marks).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The same tokenizer, whose texts end after `most` tokens; the marks around them are among these and stay.
+    ///
+    /// # Errors
+    /// When no token of a text would be left.
+    pub(crate) fn cut_at(mut self, most: usize) -> Result<Self> {
+        let marks = self.inner.get_post_processor().map_or(0, |post| post.added_tokens(false));
+        if most <= marks {
+            let needed = format!("more than {marks}, the marks that the tokenizer puts around a text");
+            return impossible("max_seq_length", most, needed);
+        }
+        let cut = TruncationParams { max_length: most, ..TruncationParams::default() };
+        self.inner.with_truncation(Some(cut)).map_err(failed)?;
+        Ok(self)
     }
 
     /// The text of tokens, without special marks.

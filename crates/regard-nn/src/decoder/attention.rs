@@ -5,10 +5,10 @@ use rayon::prelude::*;
 use regard::{Angles, Causal, Element, Kv, KvCache, Sequence, Softcap, View, Window};
 
 use super::config::DecoderConfig;
-use super::parts::{Matrix, Norm};
 use crate::Result;
 use crate::ops::simd::vectorised;
 use crate::ops::{rows_per_task, turn_row};
+use crate::parts::{Matrix, Norm, joined, narrowed};
 
 /// Projections, positions, attention, projection.
 #[derive(Debug)]
@@ -94,21 +94,14 @@ impl Attention {
         let (heads, kv_heads, dim, width) =
             (config.num_attention_heads, config.num_key_value_heads, config.head_dim, self.qkv.outputs());
         let n = rows.len() / width;
-        let mut narrow = vec![T::from_f32(0.0); rows.len()];
-        narrow.par_chunks_mut(crate::ops::GRAIN).zip(rows.par_chunks(crate::ops::GRAIN)).for_each(|(to, from)| T::narrow(from, to));
+        let narrow = narrowed::<T>(rows);
         let side = |first: usize, heads: usize| {
             View::strided(&narrow, first * dim, [1, heads, n, dim], [0, dim as isize, width as isize, 1])
         };
         let (layer, seq) = (place.layer, place.seq);
         cache.write(layer, seq, place.first, side(heads, kv_heads)?, side(heads + kv_heads, kv_heads)?)?;
         let output = self.rule(config).forward(side(0, heads)?, Kv::Paged { cache, layer, seqs: &[seq] })?;
-        let mut merged = vec![0.0; n * heads * dim];
-        merged.par_chunks_mut((heads * dim).max(1)).enumerate().for_each(|(l, to)| {
-            for (h, to) in to.chunks_mut(dim).enumerate() {
-                T::widen(&output.out.data()[(h * n + l) * dim..][..dim], to);
-            }
-        });
-        Ok(merged)
+        Ok(joined(output.out.data(), [heads, n, dim]))
     }
 
     fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {

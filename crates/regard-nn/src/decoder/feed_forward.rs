@@ -1,8 +1,8 @@
 //! The feed-forward layer: one, or experts of which a router chooses some for each token.
 
 use super::config::{Activation, Experts};
-use super::parts::Matrix;
 use crate::Result;
+use crate::parts::Matrix;
 
 /// `down(f(up x))`, or `down(f(gate x) · up x)`.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use super::config::{DecoderConfig, Experts, NormKind};
 use super::families::{Family, family};
 use super::feed_forward::{Dense, FeedForward};
 use super::names::{Names, Qkv};
-use super::parts::{Matrix, Norm};
 use super::{Block, Decoder};
 use crate::checkpoint::{Checkpoint, Values};
+use crate::parts::{Matrix, Norm};
 use crate::{Error, Result};
 
 /// What tensors are read by.

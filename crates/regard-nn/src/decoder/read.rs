@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig};
 use super::families::{FAMILIES, Family, Has, SUPPORTED, Windows, family};
-use super::fields::Fields;
-use crate::config::{divided, impossible};
+use crate::config::{divided, impossible, unsupported};
+use crate::fields::Fields;
 use crate::{Error, Result, RopeParameters};
 
 /// What a gpt-oss turns by where nothing is said.
@@ -39,10 +39,6 @@ impl DecoderConfig {
         }
         family.read(&fields)
     }
-}
-
-fn unsupported(what: &'static str, given: &str, supported: &'static str) -> Error {
-    Error::Unsupported { what, given: given.to_owned(), supported }
 }
 
 impl Family {
@@ -131,7 +127,7 @@ impl Family {
             None => return Err(Error::MissingField { field: "intermediate_size" }),
         };
         let name = fields.text(&["hidden_activation", "hidden_act", "activation_function"])?;
-        let (mut activation, mut experts) = (activation(name.as_deref().unwrap_or(self.activation))?, None);
+        let (mut activation, mut experts) = (Activation::named(name.as_deref().unwrap_or(self.activation))?, None);
         if self.model_type == "gpt_oss" {
             activation = Activation::Clamped { limit: fields.positive(&["swiglu_limit"])?.unwrap_or(7.0) as f32 };
             let (count, per_token) =
@@ -248,15 +244,5 @@ impl Family {
                 !(layer + 1).is_multiple_of(every)
             }
         })
-    }
-}
-
-fn activation(name: &str) -> Result<Activation> {
-    match name {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "gelu" => Ok(Activation::Gelu),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-        "relu" => Ok(Activation::Relu),
-        given => Err(unsupported("activation", given, "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast and relu")),
     }
 }

@@ -1,0 +1,141 @@
+//! The encoder of BERT and of the models made like it, for inference: every token of a text sees the whole text.
+
+mod config;
+pub(crate) mod load;
+
+use std::path::Path;
+
+use half::bf16;
+use regard::{Element, View};
+
+pub use self::config::EncoderConfig;
+
+use crate::checkpoint::Checkpoint;
+use crate::parts::{Matrix, Norm, add, joined, narrowed};
+use crate::{Error, Precision, Result};
+
+/// A BERT with its weights packed for inference.
+///
+/// ```text
+///   x = norm(word + position + type)
+///   for each layer:  x = norm(x + attention(x));  x = norm(x + down · f(up · x))
+/// ```
+/// Weights in 16 bits stay so, and attention is in bf16 then; sums are f32 throughout.
+///
+/// Source: Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", §3.
+#[derive(Debug)]
+pub struct Encoder {
+    config: EncoderConfig,
+    words: Matrix,
+    /// `[max_position_embeddings, hidden_size]`
+    positions: Vec<f32>,
+    /// `[type_vocab_size, hidden_size]`
+    types: Vec<f32>,
+    norm: Norm,
+    layers: Vec<Layer>,
+    /// Whether attention is in bf16.
+    narrow: bool,
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// Queries, keys and values in one matrix.
+    qkv: Matrix,
+    out: Matrix,
+    attention_norm: Norm,
+    up: Matrix,
+    down: Matrix,
+    norm: Norm,
+}
+
+impl Encoder {
+    /// Reads `config.json` and the weights, `model.safetensors` or its shards, of a Hugging Face directory. The weights are used in
+    /// `precision`, or as they are in the files.
+    ///
+    /// # Errors
+    /// With the file at fault: one that cannot be read, another kind of model, impossible sizes, damaged weights.
+    pub fn open(dir: &Path, precision: Option<Precision>) -> Result<Self> {
+        let config = EncoderConfig::open(dir)?;
+        load::load(config, &Checkpoint::open(dir)?.in_precision(precision)).map_err(|e| e.within(dir))
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// The states of the tokens of one text after the last layer, `[tokens, hidden_size]`. `token_types` has the type of each
+    /// token, which tells the first of two texts from the second; none for zeros.
+    ///
+    /// # Errors
+    /// When there are no tokens or more than positions, another number of types, or a token or type without an embedding.
+    pub fn hidden(&self, tokens: &[u32], token_types: &[u32]) -> Result<Vec<f32>> {
+        self.check(tokens, token_types)?;
+        let mut x = self.embedded(tokens, token_types);
+        for layer in &self.layers {
+            layer.apply(&self.config, self.narrow, &mut x)?;
+        }
+        Ok(x)
+    }
+
+    fn check(&self, tokens: &[u32], types: &[u32]) -> Result<()> {
+        let (n, context) = (tokens.len(), self.config.max_position_embeddings);
+        if n == 0 {
+            return Err(Error::Shape { what: "tokens of a text", given: vec![0], needed: "at least one token".to_owned() });
+        }
+        if n > context {
+            return Err(Error::Context { tokens: n, context });
+        }
+        if !types.is_empty() && types.len() != n {
+            let needed = format!("one type for each of {n} tokens, or none at all");
+            return Err(Error::Shape { what: "token types", given: vec![types.len()], needed });
+        }
+        let (vocab_size, kinds) = (self.config.vocab_size, self.config.type_vocab_size);
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
+            return Err(Error::Token { token, vocab_size });
+        }
+        match types.iter().find(|kind| **kind as usize >= kinds) {
+            Some(&given) => Err(Error::TokenType { given, types: kinds }),
+            None => Ok(()),
+        }
+    }
+
+    /// `norm(word + position + type)`
+    fn embedded(&self, tokens: &[u32], types: &[u32]) -> Vec<f32> {
+        let hidden = self.config.hidden_size;
+        let mut x = vec![0.0; tokens.len() * hidden];
+        for (i, (x, token)) in x.chunks_mut(hidden).zip(tokens).enumerate() {
+            let kind = types.get(i).map_or(0, |kind| *kind as usize);
+            self.words.row(*token as usize, x);
+            add(x, &self.positions[i * hidden..]);
+            add(x, &self.types[kind * hidden..]);
+        }
+        self.norm.in_place(&mut x);
+        x
+    }
+}
+
+impl Layer {
+    /// Rows `[n, hidden]`, in place.
+    fn apply(&self, config: &EncoderConfig, narrow: bool, x: &mut [f32]) -> Result<()> {
+        let qkv = self.qkv.apply(x)?;
+        let mixed = if narrow { attend::<bf16>(config, &qkv) } else { attend::<f32>(config, &qkv) }?;
+        add(x, &self.out.apply(&mixed)?);
+        self.attention_norm.in_place(x);
+        let mut inner = self.up.apply(x)?;
+        config.hidden_act.apply(&mut inner);
+        add(x, &self.down.apply(&inner)?);
+        self.norm.in_place(x);
+        Ok(())
+    }
+}
+
+/// Queries, keys and values `[n, 3·hidden]` to `softmax(q·kᵀ/√dim)·v`, `[n, hidden]`.
+fn attend<T: Element>(config: &EncoderConfig, qkv: &[f32]) -> Result<Vec<f32>> {
+    let (heads, hidden) = (config.num_attention_heads, config.hidden_size);
+    let (dim, width, n) = (hidden / heads, 3 * hidden, qkv.len() / (3 * hidden));
+    let rows = narrowed::<T>(qkv);
+    let side = |i: usize| View::strided(&rows, i * hidden, [1, heads, n, dim], [0, dim as isize, width as isize, 1]);
+    let output = regard::Attention::new().forward(side(0)?, (side(1)?, side(2)?))?;
+    Ok(joined(output.out.data(), [heads, n, dim]))
+}
