@@ -2,12 +2,12 @@
 
 mod attention;
 mod config;
-mod families;
-mod feed_forward;
-mod fields;
+pub(crate) mod families;
+pub(crate) mod feed_forward;
+pub(crate) mod fields;
 mod load;
 mod names;
-mod parts;
+pub(crate) mod parts;
 
 use std::path::Path;
 
@@ -204,12 +204,12 @@ impl Block {
     }
 }
 
-fn add(x: &mut [f32], branch: &[f32]) {
+pub(crate) fn add(x: &mut [f32], branch: &[f32]) {
     x.iter_mut().zip(branch).for_each(|(x, y)| *x += y);
 }
 
 /// Tokens in a page of the cache: one tile of the attention kernels.
-const PAGE: usize = 64;
+pub(crate) const PAGE: usize = 64;
 
 /// The keys and values of one text, for all layers; the layers share one block table.
 #[derive(Debug)]

@@ -234,7 +234,7 @@ impl DecoderConfig {
     }
 }
 
-fn unsupported(what: &'static str, given: &str, supported: &'static str) -> Error {
+pub(crate) fn unsupported(what: &'static str, given: &str, supported: &'static str) -> Error {
     Error::Unsupported { what, given: given.to_owned(), supported }
 }
 
@@ -437,7 +437,7 @@ impl Family {
     }
 }
 
-fn activation(name: &str) -> Result<Activation> {
+pub(crate) fn activation(name: &str) -> Result<Activation> {
     match name {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),

@@ -7,26 +7,26 @@ use crate::config::{Ids, impossible};
 use crate::{Error, Result};
 
 /// A JSON object; a field that is `null` is not there.
-pub(super) struct Fields(pub(super) Map<String, Value>);
+pub(crate) struct Fields(pub(crate) Map<String, Value>);
 
 impl Fields {
     /// A field, if it is there.
     ///
     /// # Errors
     /// When it is of another kind.
-    pub(super) fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let value = self.0.get(name).filter(|value| !value.is_null());
         let read = |value: &Value| serde_json::from_value(value.clone());
         value.map(read).transpose().map_err(|source| Error::Json { what: format!("the field {name:?}"), source })
     }
 
     /// Whether a field is there, perhaps null.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
     /// Whether a field is there and true.
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         self.0.get(name).and_then(Value::as_bool) == Some(true)
     }
 
@@ -36,7 +36,7 @@ impl Fields {
     }
 
     /// A size, if it is there: from 1 to 2³⁰ − 1, so that no product of two overflows.
-    pub(super) fn size(&self, names: &[&'static str]) -> Result<Option<usize>> {
+    pub(crate) fn size(&self, names: &[&'static str]) -> Result<Option<usize>> {
         match self.first::<u64>(names)? {
             Some(size) if !(1..1 << 30).contains(&size) => impossible(names[0], size, "from 1 to 2^30 - 1"),
             size => Ok(size.map(|size| size as usize)),
@@ -44,12 +44,12 @@ impl Fields {
     }
 
     /// A size that must be there.
-    pub(super) fn need(&self, names: &[&'static str]) -> Result<usize> {
+    pub(crate) fn need(&self, names: &[&'static str]) -> Result<usize> {
         self.size(names)?.ok_or(Error::MissingField { field: names[0] })
     }
 
     /// A positive number, if it is there.
-    pub(super) fn positive(&self, names: &[&'static str]) -> Result<Option<f64>> {
+    pub(crate) fn positive(&self, names: &[&'static str]) -> Result<Option<f64>> {
         match self.first::<f64>(names)? {
             Some(x) if !(x.is_finite() && x > 0.0) => impossible(names[0], x, "a positive number"),
             x => Ok(x),
@@ -57,17 +57,17 @@ impl Fields {
     }
 
     /// A yes or no.
-    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool> {
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
         Ok(self.get(name)?.unwrap_or(default))
     }
 
     /// One token, several, or none.
-    pub(super) fn tokens(&self, name: &str) -> Result<Vec<u32>> {
+    pub(crate) fn tokens(&self, name: &str) -> Result<Vec<u32>> {
         Ok(self.get::<Ids>(name)?.unwrap_or_default().into_vec())
     }
 
     /// Text, by any of some names.
-    pub(super) fn text(&self, names: &[&str]) -> Result<Option<String>> {
+    pub(crate) fn text(&self, names: &[&str]) -> Result<Option<String>> {
         self.first(names)
     }
 }

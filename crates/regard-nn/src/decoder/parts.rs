@@ -11,24 +11,24 @@ use crate::ops::{GRAIN, rows_per_task};
 
 /// `y = x·Wᵀ + b`
 #[derive(Debug)]
-pub(super) struct Matrix {
+pub(crate) struct Matrix {
     packed: PackedMatrix,
     bias: Option<Vec<f32>>,
 }
 
 impl Matrix {
     /// A matrix `[outputs, inputs]`.
-    pub(super) fn new(weight: &Values, bias: Option<Vec<f32>>, outputs: usize, inputs: usize) -> Result<Self> {
+    pub(crate) fn new(weight: &Values, bias: Option<Vec<f32>>, outputs: usize, inputs: usize) -> Result<Self> {
         Ok(Self { packed: weight.pack(outputs, inputs)?, bias })
     }
 
     /// Elements of a row of the result.
-    pub(super) fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.packed.outputs()
     }
 
     /// Rows `[n, inputs]` to `[n, outputs]`: a row's bits do not depend on the number of rows.
-    pub(super) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
+    pub(crate) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
         let rows = x.len() / self.packed.inputs();
         let mut y = vec![0.0; rows * self.packed.outputs()];
         self.packed.apply(x, self.bias.as_deref(), &mut y)?;
@@ -36,37 +36,37 @@ impl Matrix {
     }
 
     /// A row of the matrix itself: an embedding.
-    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
+    pub(crate) fn row(&self, row: usize, to: &mut [f32]) {
         self.packed.row(row, to);
     }
 }
 
 /// A normalisation.
 #[derive(Debug)]
-pub(super) struct Norm {
-    pub(super) kind: NormKind,
-    pub(super) eps: f32,
+pub(crate) struct Norm {
+    pub(crate) kind: NormKind,
+    pub(crate) eps: f32,
     /// With the 1 of [`NormKind::RmsPlusOne`].
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 impl Norm {
     /// Rows of as many elements as there are weights.
-    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn apply(&self, x: &[f32]) -> Vec<f32> {
         let mut y = x.to_vec();
         self.in_place(&mut y);
         y
     }
 
     /// As [`Norm::apply`], where they are.
-    pub(super) fn in_place(&self, x: &mut [f32]) {
+    pub(crate) fn in_place(&self, x: &mut [f32]) {
         let n = self.weight.len();
         x.par_chunks_mut(rows_per_task(n) * n).for_each(|rows| vectorised(|| rows.chunks_mut(n).for_each(|row| self.row(row))));
     }
 
     #[inline(always)]
-    pub(super) fn row(&self, x: &mut [f32]) {
+    pub(crate) fn row(&self, x: &mut [f32]) {
         let n = x.len() as f32;
         if self.kind == NormKind::Layer {
             let mean = sum(x.len(), |i| x[i]) / n;
@@ -80,7 +80,7 @@ impl Norm {
 
 impl Activation {
     /// `f(x)`, in place.
-    pub(super) fn apply(self, x: &mut [f32]) {
+    pub(crate) fn apply(self, x: &mut [f32]) {
         x.par_chunks_mut(GRAIN).for_each(|x| vectorised(|| self.each(x)));
     }
 
@@ -96,7 +96,7 @@ impl Activation {
     }
 
     /// `f(gate) · up` of rows that hold the gates first, `[n, 2·width]` → `[n, width]`.
-    pub(super) fn gate(self, both: &[f32], width: usize) -> Vec<f32> {
+    pub(crate) fn gate(self, both: &[f32], width: usize) -> Vec<f32> {
         let mut y = vec![0.0; both.len() / 2];
         let step = rows_per_task(width);
         y.par_chunks_mut(step * width).zip(both.par_chunks(2 * step * width)).for_each(|(y, both)| {
@@ -132,6 +132,6 @@ fn normal_distribution(x: f32) -> f32 {
 }
 
 /// `cap · tanh(x / cap)`, in place.
-pub(super) fn softcap(cap: f32, x: &mut [f32]) {
+pub(crate) fn softcap(cap: f32, x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
 }
