@@ -1,6 +1,7 @@
 //! T5: an encoder reads one text, and a decoder that looks at all of it writes another; for inference.
 
 mod attention;
+mod cache;
 mod config;
 mod load;
 mod stack;
@@ -8,8 +9,9 @@ mod stack;
 use std::path::Path;
 use std::sync::Arc;
 
-use regard::{CacheShape, KvCache, Sequence};
+use regard::{CacheShape, KvCache};
 
+pub use self::cache::T5Cache;
 pub use self::config::T5Config;
 
 use self::stack::{Cross, Place, Stack};
@@ -176,45 +178,5 @@ impl T5 {
             x.iter_mut().for_each(|x| *x *= scale);
         }
         self.head.as_ref().unwrap_or(&self.embed).apply(&x)
-    }
-}
-
-/// The keys and values of one reply, for all blocks, and the text that it replies to.
-#[derive(Debug)]
-pub struct T5Cache {
-    store: KvCache<f32>,
-    seq: Sequence,
-    capacity: usize,
-    encoded: Encoded,
-}
-
-impl T5Cache {
-    /// Tokens of the reply read so far.
-    pub fn len(&self) -> usize {
-        self.seq.len()
-    }
-
-    /// Whether no token was read.
-    pub fn is_empty(&self) -> bool {
-        self.seq.is_empty()
-    }
-
-    /// Tokens that there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Bytes of the pages that hold the reply, and of the keys and values of the text.
-    pub fn used_bytes(&self) -> usize {
-        let cross: usize = self.encoded.cross.iter().map(Vec::len).sum();
-        self.store.used_bytes() + cross * size_of::<f32>()
-    }
-
-    /// Forgets the tokens of the reply from position `len` on.
-    ///
-    /// # Errors
-    /// When there are fewer tokens.
-    pub fn rewind(&mut self, len: usize) -> Result<()> {
-        Ok(self.store.truncate(&mut self.seq, len)?)
     }
 }

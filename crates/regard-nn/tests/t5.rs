@@ -98,9 +98,12 @@ fn step_by_step_has_the_bits_of_all_at_once() {
     }
 }
 
-/// The first distance of a bucket and the bucket, of 32 up to 128 in a decoder.
+/// The first distance of a bucket, and the bucket.
+type Firsts = &'static [(i32, u32)];
+
+/// Those of 32 buckets up to 128 in a decoder.
 #[rustfmt::skip]
-const DECODER: &[(i32, u32)] = &[
+const DECODER: Firsts = &[
     (16, 16), (19, 17), (21, 18), (24, 19), (27, 20), (31, 21), (35, 22), (40, 23),
     (46, 24), (52, 25), (59, 26), (67, 27), (77, 28), (87, 29), (99, 30), (113, 31),
 ];
@@ -108,7 +111,7 @@ const DECODER: &[(i32, u32)] = &[
 /// Where torch has the first distance of a bucket, for keys before the query.
 #[test]
 fn buckets_begin_where_those_of_torch_do() {
-    let cases: [(usize, u32, bool, &[(i32, u32)]); 4] = [
+    let cases: [(usize, u32, bool, Firsts); 4] = [
         (32, 128, true, &[(12, 9), (16, 10), (23, 11), (32, 12), (46, 13), (64, 14), (91, 15)]),
         (16, 48, true, &[(4, 4), (8, 5), (14, 6), (26, 7)]),
         (32, 128, false, DECODER),
