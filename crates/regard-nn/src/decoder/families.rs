@@ -432,7 +432,7 @@ impl Family {
             Windows::All => true,
             Windows::FromLayer => layer >= fields.get("max_window_layers")?.unwrap_or(28),
             Windows::Unturned => !turns,
-            Windows::Pattern(every) => (layer + 1) % fields.size(&["sliding_window_pattern"])?.unwrap_or(every) != 0,
+            Windows::Pattern(every) => !(layer + 1).is_multiple_of(fields.size(&["sliding_window_pattern"])?.unwrap_or(every)),
         })
     }
 }
