@@ -3,7 +3,7 @@
 mod attention;
 mod config;
 mod families;
-mod feed_forward;
+pub(crate) mod feed_forward;
 mod load;
 mod names;
 mod read;
@@ -204,7 +204,7 @@ impl Block {
 }
 
 /// Tokens in a page of the cache: one tile of the attention kernels.
-const PAGE: usize = 64;
+pub(crate) const PAGE: usize = 64;
 
 /// The keys and values of one text, for all layers; the layers share one block table.
 #[derive(Debug)]

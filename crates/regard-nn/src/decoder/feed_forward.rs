@@ -6,12 +6,12 @@ use crate::parts::Matrix;
 
 /// `down(f(up x))`, or `down(f(gate x) · up x)`.
 #[derive(Debug)]
-pub(super) struct Dense {
+pub(crate) struct Dense {
     /// Gate first, where there is one.
-    pub(super) up: Matrix,
-    pub(super) down: Matrix,
-    pub(super) activation: Activation,
-    pub(super) gated: bool,
+    pub(crate) up: Matrix,
+    pub(crate) down: Matrix,
+    pub(crate) activation: Activation,
+    pub(crate) gated: bool,
 }
 
 /// A feed-forward layer.
@@ -22,7 +22,8 @@ pub(super) enum FeedForward {
 }
 
 impl Dense {
-    fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
+    /// Rows `[n, hidden]` to `[n, hidden]`.
+    pub(crate) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
         let mut inner = self.up.apply(x)?;
         if self.gated {
             return self.down.apply(&self.activation.gate(&inner, self.up.outputs() / 2));
