@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use regard_nn::{Encoder, EncoderConfig, Precision};
+use regard_nn::{Embedder, Encoder, EncoderConfig, Pooling, Precision};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -185,4 +185,87 @@ fn texts_that_do_not_fit_are_refused() {
     refused(encoder.hidden(&[64], &[]), &["token 64", "64 tokens"]);
     refused(encoder.hidden(&[1, 2], &[0]), &["token types", "[1]", "2 tokens"]);
     refused(encoder.hidden(&[1], &[2]), &["token type 2", "2 types"]);
+}
+
+/// A tokenizer of the words w3 … w63, with [CLS] and [SEP] around a text.
+fn tokenizer() -> Value {
+    let words = (3..64).map(|i| (format!("w{i}"), json!(i)));
+    let marks = [("[UNK]", 0), ("[CLS]", 1), ("[SEP]", 2)].map(|(name, id)| (name.to_owned(), json!(id)));
+    let vocabulary: serde_json::Map<String, Value> = marks.into_iter().chain(words).collect();
+    json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
+        "truncation": { "max_length": 4, "strategy": "LongestFirst", "stride": 0 }, "padding": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1] },
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]" },
+    })
+}
+
+/// The fixture with a tokenizer and these files beside it.
+fn with_files(files: &[(&str, Value)]) -> tempfile::TempDir {
+    let dir = changed(|_| {}, |_| {});
+    for (name, json) in [("tokenizer.json", tokenizer())].iter().chain(files) {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, json.to_string()).unwrap();
+    }
+    dir
+}
+
+fn module(class: &str, path: &str) -> Value {
+    json!({ "type": format!("sentence_transformers.models.{class}"), "path": path })
+}
+
+fn modules(more: &[Value]) -> (&'static str, Value) {
+    ("modules.json", Value::Array([&[module("Transformer", ""), module("Pooling", "1_Pooling")], more].concat()))
+}
+
+#[test]
+fn an_embedding_is_the_normalised_mean_where_no_file_says_otherwise() {
+    let embedder = Embedder::open(with_files(&[]).path()).unwrap();
+    assert_eq!((embedder.pooling(), embedder.is_normalized()), (Pooling::Mean, true));
+    assert_eq!(embedder.tokens("w7 w9 w63 w11").unwrap(), [1, 7, 9, 63, 11, 2]);
+    let states = encoder().hidden(&[1, 7, 9, 63, 11, 2], &[]).unwrap();
+    close(&embedder.embed("w7 w9 w63 w11", Pooling::Mean).unwrap(), &direction(&states), 1e-6, "mean");
+    close(&embedder.embed("w7 w9 w63 w11", Pooling::Cls).unwrap(), &direction(&states[..HIDDEN]), 1e-6, "first token");
+    assert_eq!(embedder.normalized(false).embed("w7 w9 w63 w11", Pooling::Cls).unwrap(), states[..HIDDEN]);
+}
+
+#[test]
+fn the_files_of_sentence_transformers_are_followed() {
+    let cls = ("1_Pooling/config.json", json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false }));
+    let limits = ("sentence_bert_config.json", json!({ "max_seq_length": 5, "do_lower_case": true }));
+    let embedder = Embedder::open(with_files(&[modules(&[]), cls.clone(), limits]).path()).unwrap();
+    assert_eq!((embedder.pooling(), embedder.is_normalized()), (Pooling::Cls, false));
+    assert_eq!(embedder.tokens("W7 w8 w9 w10 w11 w12").unwrap(), [1, 7, 8, 9, 2]);
+    let whole = Embedder::open(with_files(&[modules(&[module("Normalize", "2_Normalize")]), cls]).path()).unwrap();
+    assert!(whole.is_normalized());
+    assert_eq!(whole.tokens(&"w5 ".repeat(300)).unwrap().len(), 128);
+    assert_eq!(whole.embed(&"w5 ".repeat(300), Pooling::Mean).unwrap().len(), HIDDEN);
+    assert_eq!(whole.tokens("").unwrap(), [1, 2]);
+}
+
+#[test]
+fn files_of_sentence_transformers_that_say_something_else_are_refused_by_name() {
+    let open = |files: &[(&str, Value)]| Embedder::open(with_files(files).path());
+    let pooling = |config: Value| open(&[("1_Pooling/config.json", config)]);
+    refused(pooling(json!({ "pooling_mode_max_tokens": true })), &["1_Pooling", "pooling_mode_max_tokens"]);
+    let both = json!({ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true });
+    refused(pooling(both), &["pooling_mode_cls_token with pooling_mode_mean_tokens"]);
+    refused(pooling(json!({ "pooling_mode": "lasttoken" })), &["lasttoken"]);
+    refused(pooling(json!({ "pooling_mode_cls_token": 3 })), &["pooling_mode_cls_token", "boolean"]);
+    refused(open(&[modules(&[module("Dense", "2_Dense")])]), &["modules.json", "sentence_transformers.models.Dense"]);
+    refused(open(&[modules(&[module("Pooling", "../1_Pooling")])]), &["modules.json", "../1_Pooling", "folder"]);
+    refused(open(&[("modules.json", json!({}))]), &["modules.json", "not valid"]);
+    refused(open(&[("sentence_bert_config.json", json!({ "max_seq_length": 2 }))]), &["max_seq_length is 2", "more than 2"]);
+    refused(open(&[("sentence_bert_config.json", json!({ "max_seq_length": 0 }))]), &["max_seq_length is 0"]);
+    refused(Embedder::open(&folder()), &["tokenizer.json"]);
+}
+
+#[test]
+fn an_embedding_of_damaged_weights_is_refused() {
+    let damaged = |all: &mut Vec<Entry>| all.iter_mut().for_each(|(_, _, data)| data[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    let dir = changed(damaged, |_| {});
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer().to_string()).unwrap();
+    refused(Embedder::open(dir.path()).unwrap().embed("w7", Pooling::Mean), &["NaN", "damaged"]);
 }

@@ -1,6 +1,7 @@
 //! The `regard` command as its user meets it: output, exit codes, interruption, resumption.
 
 mod bench;
+mod embed;
 mod run;
 mod train;
 
