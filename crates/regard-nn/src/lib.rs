@@ -34,7 +34,7 @@
 //!
 //! Gradients: a layer records its operations on a [`Tape`], and the whole tape becomes one node of candle's graph, so candle's
 //! `backward` and optimisers work as usual. Layers compose on one tape through their `on` methods, as [`Llama`] does.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod align;
 mod array;
@@ -45,6 +45,7 @@ pub mod hard;
 mod join;
 mod linear;
 mod llama;
+mod mapped;
 mod mha;
 mod mlp;
 mod model;
