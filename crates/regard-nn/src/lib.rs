@@ -15,6 +15,7 @@
 //! 2. [`LlamaConfig`], [`Params`], [`Llama`]: the shape, the parameters and the computation of a decoder-only transformer.
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
 //!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Cache`]).
+//!    [`Gguf`] reads such a model from one file of that format.
 //! 4. [`train`]: from a text file to such a directory.
 //!
 //! ```no_run
@@ -41,6 +42,7 @@ mod array;
 mod config;
 mod error;
 mod generate;
+mod gguf;
 pub mod hard;
 mod join;
 mod linear;
@@ -66,6 +68,7 @@ mod weights;
 pub use config::LlamaConfig;
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generate, Generation};
+pub use gguf::{Gguf, GgufArray, GgufKind, GgufTensor, GgufValue, GgufValues};
 pub use linear::Linear;
 pub use llama::{Cache, Llama, Noise};
 pub use mha::{AttendOptions, MultiHeadAttention, NeedWeights, TorchOptions};
