@@ -63,6 +63,13 @@ pub enum Error {
     #[error("the index of the weights names {file:?}, which is not a file name in the model's directory")]
     ShardName { file: String },
 
+    /// A field of a GGUF file that has a value it must not have.
+    #[error("GGUF {field} is {given} and must be {needed}")]
+    Gguf { field: String, given: String, needed: String },
+    /// A field or tensor that a GGUF file lacks.
+    #[error("the GGUF file has no {field}: {needed}")]
+    GgufMissing { field: String, needed: String },
+
     /// A tensor handed to a layer has the wrong shape.
     #[error("{what} has shape {given:?} and needs {needed}")]
     Shape { what: &'static str, given: Vec<usize>, needed: String },

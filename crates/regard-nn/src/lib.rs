@@ -16,6 +16,7 @@
 //! 3. [`Tokenizer`], [`Sampling`], [`Model`]: text to text. [`Model::open`] reads a Hugging Face directory, and
 //!    [`Model::generate`] streams the continuation of a prompt through a paged key/value cache ([`Decoder`], [`DecoderCache`]).
 //!    [`ChatTemplate`] writes a conversation as such a prompt.
+//!    [`Gguf`] reads a file of that format: its numbers, tensors and tokenizer.
 //! 4. [`Encoder`], [`Embedder`]: BERT, the states of a text's tokens, and one vector of them.
 //! 5. [`train`]: from a text file to such a directory.
 //!
@@ -49,6 +50,7 @@ mod encoder;
 mod error;
 mod fields;
 mod generate;
+mod gguf;
 pub mod hard;
 mod join;
 mod linear;
@@ -81,6 +83,7 @@ pub use embedder::{Embedder, Pooling};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::{Error, Result};
 pub use generate::{FinishReason, Generate, Generation};
+pub use gguf::{Gguf, GgufArray, GgufKind, GgufTensor, GgufValue, GgufValues};
 pub use linear::Linear;
 pub use llama::{Llama, Noise};
 pub use mha::{AttendOptions, MultiHeadAttention, NeedWeights, TorchOptions};
