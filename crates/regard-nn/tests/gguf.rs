@@ -1,5 +1,7 @@
 //! GGUF files against Python's gguf, which wrote them (`gguf/make.py`), and against what no writer would write.
 
+#[path = "gguf/config.rs"]
+mod config;
 #[path = "gguf/lies.rs"]
 mod lies;
 #[path = "gguf/tokenizers.rs"]

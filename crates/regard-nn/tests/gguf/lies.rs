@@ -7,7 +7,7 @@ use regard_nn::Gguf;
 use super::fixture;
 
 /// The parts of a header; each lie replaces one.
-fn header(magic: &[u8], version: u32, tensors: u64, entries: u64, rest: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn header(magic: &[u8], version: u32, tensors: u64, entries: u64, rest: &[&[u8]]) -> Vec<u8> {
     [magic, &version.to_le_bytes(), &tensors.to_le_bytes(), &entries.to_le_bytes()]
         .into_iter()
         .chain(rest.iter().copied())
@@ -16,12 +16,12 @@ fn header(magic: &[u8], version: u32, tensors: u64, entries: u64, rest: &[&[u8]]
         .collect()
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
 /// A metadata entry of this type.
-fn entry(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+pub(crate) fn entry(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
     [&text(name)[..], &kind.to_le_bytes(), value].concat()
 }
 
@@ -67,6 +67,8 @@ fn each_lie_is_named() {
             "GGUF metadata \"a\" is there twice and must be there once",
         ),
         (meta(&[entry("a", 13, &[0; 8])]), "GGUF a is of type 13 and must be of a type from 0 to 12"),
+        // A long name is cut, whatever it says.
+        (meta(&[entry(&"é".repeat(400), 13, &[0; 8])]), &format!("GGUF {}… is of type 13", "é".repeat(300))),
         (meta(&[entry("a", 7, &[2])]), "GGUF a is a boolean of 2 and must be 0 or 1"),
         (
             meta(&[entry("a", 8, &[many.to_le_bytes()].concat())]),

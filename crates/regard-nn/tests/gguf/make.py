@@ -150,11 +150,15 @@ def byte_level(name, steps, normalizer=None):
         tokenizer.normalizer = normalizer
     tokenizer.train_from_iterator(corpus(), trainers.BpeTrainer(
         vocab_size=390, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    state = json.loads(tokenizer.to_str())["model"]
-    tokens = sorted(state["vocab"], key=state["vocab"].get)
+    state = json.loads(tokenizer.to_str())
+    vocab, merges = state["model"]["vocab"], state["model"]["merges"]
+    for pair in [["6", "7"], ["1", "2"], ["12", "3"]]:  # so that the rules for digits show
+        vocab["".join(pair)] = len(vocab)
+        merges.append(pair)
+    tokenizer, tokens = Tokenizer.from_str(json.dumps(state)), sorted(vocab, key=vocab.get)
     vocabulary(
         name, "gpt2", tokens, [3 if token == "<|end|>" else 1 for token in tokens], tokenizer_pre=name,
-        token_merges=[" ".join(pair) for pair in state["merges"]], bos_token_id=0, eos_token_id=0, add_bos_token=False)
+        token_merges=[" ".join(pair) for pair in merges], bos_token_id=0, eos_token_id=0, add_bos_token=False)
     return [[text, (ids := tokenizer.encode(text).ids), tokenizer.decode(ids)] for text in TEXTS]
 
 
