@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
+use half::bf16;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use crate::array::slice;
+use crate::checkpoint::{Bytes, Checkpoint};
 use crate::params::{Params, Spec, specs};
 use crate::{Error, LlamaConfig, Result};
 
@@ -34,25 +35,18 @@ impl Params {
     /// # Errors
     /// As [`Params::load`], or when two files hold the same tensor.
     pub fn load_shards<B: AsRef<[u8]>>(config: &LlamaConfig, files: &[B]) -> Result<Self> {
-        let mut found: HashMap<String, TensorView<'_>> = HashMap::new();
-        for bytes in files {
-            let file = SafeTensors::deserialize(bytes.as_ref()).map_err(|e| Error::Safetensors { reason: e.to_string() })?;
-            for (name, view) in file.tensors() {
-                if found.insert(name.clone(), view).is_some() {
-                    return Err(Error::RepeatedWeight { name });
-                }
-            }
-        }
-        let specs = specs(config)?;
-        let params = Params::collect(specs.into_iter().map(|spec| {
-            let view = found.remove(&spec.name);
-            let values = read(&spec, view)?;
-            Ok((spec.name, spec.shape, values))
-        }))?;
+        let borrowed = files.iter().map(|bytes| Box::new(bytes.as_ref()) as Bytes<'_>);
+        Self::take_from(config, &Checkpoint::new(borrowed.collect())?)
+    }
+
+    /// All of a checkpoint, widened.
+    fn take_from(config: &LlamaConfig, checkpoint: &Checkpoint<'_>) -> Result<Self> {
+        let values = |spec: Spec| Ok((spec.name.clone(), spec.shape.clone(), checkpoint.values(&spec.name, &spec.shape)?.wide()));
+        let params = Params::collect(specs(config)?.into_iter().map(values))?;
         // Older files keep the rotary frequencies, and some keep a copy of tied weights: both follow from the rest.
         let redundant =
             |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
-        match found.into_keys().filter(|name| !redundant(name)).min() {
+        match checkpoint.left_over(redundant) {
             Some(name) => Err(Error::UnknownWeight { name }),
             None => Ok(params),
         }
@@ -63,14 +57,7 @@ impl Params {
     /// # Errors
     /// As [`Params::load`], with the file; or when a file cannot be read.
     pub fn open(config: &LlamaConfig, dir: &Path) -> Result<Self> {
-        let whole = dir.join("model.safetensors");
-        let index = dir.join("model.safetensors.index.json");
-        if whole.exists() || !index.exists() {
-            return Self::load(config, &read_file(&whole)?).map_err(|e| e.within(whole));
-        }
-        let names = shard_names(&String::from_utf8_lossy(&read_file(&index)?)).map_err(|e| e.within(&index))?;
-        let files: Vec<Vec<u8>> = names.iter().map(|name| read_file(&dir.join(name))).collect::<Result<_>>()?;
-        Self::load_shards(config, &files).map_err(|e| e.within(dir))
+        Self::take_from(config, &Checkpoint::open(dir)?).map_err(|e| e.within(dir))
     }
 
     /// A safetensors file of the parameters, as bytes.
@@ -92,22 +79,6 @@ impl Params {
         let views = rows.iter().map(|(name, dtype, shape, bytes)| view((*name, *dtype, shape.clone(), bytes.as_slice())));
         let views: Vec<(&str, TensorView<'_>)> = views.collect::<Result<_>>()?;
         safetensors::serialize(views, Some(HashMap::from([("format".to_owned(), "pt".to_owned())]))).map_err(failed)
-    }
-}
-
-/// One tensor widened to f32, after its shape and type are checked.
-fn read(spec: &Spec, view: Option<TensorView<'_>>) -> Result<Vec<f32>> {
-    let (name, needed) = (spec.name.clone(), spec.shape.clone());
-    let Some(view) = view else { return Err(Error::MissingWeight { name, needed }) };
-    if view.shape() != needed {
-        return Err(Error::WeightShape { name, given: view.shape().to_vec(), needed });
-    }
-    let halves = |widen: fn([u8; 2]) -> f32| view.data().as_chunks().0.iter().map(|&bytes| widen(bytes)).collect();
-    match view.dtype() {
-        Dtype::F32 => Ok(view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
-        Dtype::F16 => Ok(halves(|bytes| f16::from_le_bytes(bytes).to_f32())),
-        Dtype::BF16 => Ok(halves(|bytes| bf16::from_le_bytes(bytes).to_f32())),
-        other => Err(Error::WeightType { name, given: format!("{other:?}") }),
     }
 }
 

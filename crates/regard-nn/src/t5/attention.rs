@@ -4,7 +4,7 @@ use regard::{Attention, Causal, Kv, KvCache, Output, RelativeBias, Sequence, Vie
 
 use super::config::T5Config;
 use crate::Result;
-use crate::parts::Matrix;
+use crate::parts::{Matrix, joined};
 
 /// A text, or a reply, looks at itself.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl SelfAttention {
         let side = |part| heads(config, &rows, part, 3);
         let rule = Attention::new().score(bias.clone()).scale(1.0);
         let mixed = rule.forward(side(0)?, (side(1)?, side(2)?))?;
-        self.out.apply(&merged(config, &mixed))
+        self.out.apply(&merged(&mixed))
     }
 
     /// Rows `[n, d_model]` at the last positions of a sequence that has grown to hold them, from `first` on.
@@ -46,7 +46,7 @@ impl SelfAttention {
         cache.write(layer, seq, first, side(1)?, side(2)?)?;
         let rule = Attention::new().mask(Causal::LowerRight).score(bias.clone()).scale(1.0);
         let mixed = rule.forward(side(0)?, Kv::Paged { cache, layer, seqs: &[seq] })?;
-        self.out.apply(&merged(config, &mixed))
+        self.out.apply(&merged(&mixed))
     }
 }
 
@@ -61,7 +61,7 @@ impl CrossAttention {
         let rows = self.q.apply(x)?;
         let side = |part| heads(config, keys_and_values, part, 2);
         let mixed = Attention::new().scale(1.0).forward(heads(config, &rows, 0, 1)?, (side(0)?, side(1)?))?;
-        self.out.apply(&merged(config, &mixed))
+        self.out.apply(&merged(&mixed))
     }
 }
 
@@ -74,13 +74,7 @@ fn heads<'a>(config: &T5Config, rows: &'a [f32], part: usize, parts: usize) -> R
 }
 
 /// `[1, num_heads, n, d_kv]` → `[n, num_heads·d_kv]`
-fn merged(config: &T5Config, output: &Output<f32>) -> Vec<f32> {
-    let (heads, dim, from) = (config.num_heads, config.d_kv, output.out.data());
-    let n = from.len() / (heads * dim);
-    let mut merged = vec![0.0; from.len()];
-    for (i, to) in merged.chunks_mut(dim).enumerate() {
-        let (row, head) = (i / heads, i % heads);
-        to.copy_from_slice(&from[(head * n + row) * dim..][..dim]);
-    }
-    merged
+fn merged(output: &Output<f32>) -> Vec<f32> {
+    let [_, heads, n, dim] = output.out.shape();
+    joined(output.out.data(), [heads, n, dim])
 }
