@@ -220,8 +220,8 @@ impl<'a, T: Element> Products<'a, T> {
                         let (mut data, mut stride, n) = (&data[few.start * stride..], stride, few.len());
                         if padded != dim {
                             let values = room(wide, AT_ONCE * padded);
-                            for (to, from) in values.chunks_exact_mut(padded).zip(data.chunks(stride.max(1))).take(n) {
-                                to[..dim].copy_from_slice(&from[..dim]);
+                            for (i, to) in values.chunks_exact_mut(padded).enumerate().take(n) {
+                                to[..dim].copy_from_slice(&data[i * stride..][..dim]);
                             }
                             (data, stride) = (values, padded);
                         }

@@ -46,8 +46,9 @@ impl<T: regard_core::Element> FewScores<'_, T> {
                     // SAFETY: the slice holds that many rows, `turned` as many columns: `LANES` is at most 16.
                     unsafe { v.transpose_raw(k.as_ptr(), self.k_row, turned.0.as_mut_ptr(), V::LANES) };
                 } else {
-                    for (lane, k) in k.chunks(self.k_row).enumerate() {
-                        k.iter().zip(turned.0[lane..].iter_mut().step_by(V::LANES)).take(columns).for_each(|(k, to)| *to = *k);
+                    for lane in 0..n {
+                        let k = &k[lane * self.k_row..][..columns];
+                        k.iter().zip(turned.0[lane..].iter_mut().step_by(V::LANES)).for_each(|(k, to)| *to = *k);
                     }
                 }
                 for (q, k) in self.q[d * self.width..].chunks_exact(self.width).zip(turned.0.chunks_exact(V::LANES)).take(columns) {

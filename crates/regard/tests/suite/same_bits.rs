@@ -7,6 +7,7 @@ mod batches;
 mod chosen;
 mod cuts;
 mod pages;
+mod shared;
 mod threads;
 
 use half::{bf16, f16};
