@@ -3,16 +3,20 @@
 //! An element of `Y` is one chain of multiply-adds in order of the inputs, whatever the number of rows and threads: the same bits for
 //! a token alone and in a batch.
 
+mod panels;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use half::bf16;
+use std::ops::Range;
+
 use rayon::prelude::*;
 use regard_core::{Element, Error, Result};
 
 use crate::Kernel;
+use crate::block::ranges;
 use crate::lines::Lines;
-use crate::simd::{Pair, Pairs, Product, Task, Vector};
+use crate::simd::{SIDE, Session, Task, Vector};
+use panels::{Panels, Rows, Soon};
 
 /// A weight matrix `[outputs, inputs]`, packed for one kernel.
 ///
@@ -22,31 +26,13 @@ pub struct PackedMatrix {
     panels: Panels,
     inputs: usize,
     outputs: usize,
-    width: usize,
-    kernel: Kernel,
-}
-
-/// Panels of `width` outputs, `[panels, inputs, width]`; the last one is filled up with zeros.
-#[derive(Clone, Debug)]
-enum Panels {
-    F32(Lines<f32>),
-    Bf16(Vec<bf16>),
-    /// Pairs of inputs, `[panels, depth, width]`.
-    Paired(Pairs, Lines<Pair>),
-}
-
-/// Rows of `X` as a panel's product reads them.
-struct Factor<'a> {
-    wide: &'a [f32],
-    /// `[rows, depth]`, where the panels are pairs.
-    paired: Lines<Pair>,
 }
 
 /// Below this many multiply-adds, waking a second thread takes longer than it saves (some 10 µs).
 const ALONE: usize = 1 << 18;
 
-/// Rows of `X` that a task multiplies with all panels: they stay in the first-level cache while the weights stream past.
-const ROWS: usize = 48;
+/// Parts of a matrix for each thread: a thread that is held up leaves some to the others.
+const PARTS: usize = 4;
 
 impl PackedMatrix {
     /// Packs row-major weights `[outputs, inputs]` for the best kernel (see [`Kernel::best`]).
@@ -64,34 +50,7 @@ impl PackedMatrix {
     pub fn with_kernel<T: Element>(weight: &[T], outputs: usize, inputs: usize, kernel: Kernel) -> Result<Self> {
         let too_large = || Error::TooLarge { what: "weight matrix", shape: vec![outputs, inputs] };
         size("weight matrix", weight.len(), outputs.checked_mul(inputs).ok_or_else(too_large)?)?;
-        let width = kernel.panel();
-        let padded = outputs.div_ceil(width) * width;
-        let panels = match (T::as_bf16(weight), kernel.pairs()) {
-            (Some(weight), Some(pairs)) => {
-                let depth = pairs.depth(inputs);
-                let mut panels = Lines::zeros(padded * depth);
-                pack(weight, inputs, (depth, width), &mut panels, |column, row, to| {
-                    let pair = |two: &[bf16]| Pair::new(two[0], two.get(1).copied().unwrap_or_default());
-                    row.chunks(2).zip(to[column..].iter_mut().step_by(width)).for_each(|(two, to)| *to = pair(two));
-                });
-                Panels::Paired(pairs, panels)
-            }
-            (Some(weight), None) => {
-                let mut panels = vec![bf16::ZERO; padded * inputs];
-                pack(weight, inputs, (inputs, width), &mut panels, |column, row, to| {
-                    row.iter().zip(to[column..].iter_mut().step_by(width)).for_each(|(x, to)| *to = *x);
-                });
-                Panels::Bf16(panels)
-            }
-            (None, _) => {
-                let mut panels = Lines::zeros(padded * inputs);
-                pack(weight, inputs, (inputs, width), &mut panels, |column, row, to| {
-                    row.iter().zip(to[column..].iter_mut().step_by(width)).for_each(|(x, to)| *to = x.to_f32());
-                });
-                Panels::F32(panels)
-            }
-        };
-        Ok(PackedMatrix { panels, inputs, outputs, width, kernel })
+        Ok(PackedMatrix { panels: Panels::new(weight, outputs, inputs, kernel), inputs, outputs })
     }
 
     /// Elements of a row of `X`.
@@ -110,22 +69,7 @@ impl PackedMatrix {
     /// When there is no such row, or `to` has not as many elements as a row.
     pub fn row(&self, output: usize, to: &mut [f32]) {
         assert!(output < self.outputs && to.len() == self.inputs, "row {output} of {} by {}", self.outputs, self.inputs);
-        let (panel, column) = (output / self.width, output % self.width);
-        let first = |depth: usize| panel * depth * self.width + column;
-        match &self.panels {
-            Panels::F32(data) => {
-                data[first(self.inputs)..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = *x);
-            }
-            Panels::Bf16(data) => {
-                data[first(self.inputs)..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = x.to_f32());
-            }
-            Panels::Paired(pairs, data) => {
-                let column = data[first(pairs.depth(self.inputs))..].iter().step_by(self.width);
-                to.chunks_mut(2)
-                    .zip(column)
-                    .for_each(|(to, pair)| to.iter_mut().zip(pair.both()).for_each(|(to, x)| *to = x.to_f32()));
-            }
-        }
+        self.panels.row(output, to);
     }
 
     /// `Y = X·Wᵀ + b`: `x` is `[rows, inputs]`, `y` is `[rows, outputs]`, `bias` is `[outputs]`, all row-major.
@@ -133,7 +77,7 @@ impl PackedMatrix {
     /// # Errors
     /// When a size does not fit.
     pub fn apply(&self, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) -> Result<()> {
-        self.apply_with(x, bias, |y| y, y)
+        Self::combine([(self, bias)], x, |_| {}, y, Threads::All)
     }
 
     /// `Y = f(X·Wᵀ + b)`, element by element; otherwise as [`PackedMatrix::apply`].
@@ -141,109 +85,172 @@ impl PackedMatrix {
     /// # Errors
     /// When a size does not fit.
     pub fn apply_with(&self, x: &[f32], bias: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync, y: &mut [f32]) -> Result<()> {
-        let rows = x.len().checked_div(self.inputs).or(y.len().checked_div(self.outputs)).unwrap_or(0);
-        size("input of a matrix product", x.len(), rows * self.inputs)?;
-        size("output of a matrix product", y.len(), rows * self.outputs)?;
-        if let Some(bias) = bias {
-            size("bias of a matrix product", bias.len(), self.outputs)?;
+        Self::combine([(self, bias)], x, |[y]| y.iter_mut().for_each(|y| *y = f(*y)), y, Threads::All)
+    }
+
+    /// `Y = f(X·W₁ᵀ + b₁, X·W₂ᵀ + b₂, …)` of matrices of one size, as a gate and what it lets through: `f` combines some elements of
+    /// each into the first. The products never lie in memory as a whole.
+    ///
+    /// # Errors
+    /// When a size does not fit, or the matrices are packed for different kernels.
+    pub fn combine<const N: usize>(
+        factors: [(&Self, Option<&[f32]>); N],
+        x: &[f32],
+        f: impl Fn([&mut [f32]; N]) + Sync,
+        y: &mut [f32],
+        threads: Threads,
+    ) -> Result<()> {
+        const { assert!(N > 0) };
+        let (first, inputs, outputs) = (&factors[0].0.panels, factors[0].0.inputs, factors[0].0.outputs);
+        let rows = x.len().checked_div(inputs).or(y.len().checked_div(outputs)).unwrap_or(0);
+        size("input of a matrix product", x.len(), rows * inputs)?;
+        size("output of a matrix product", y.len(), rows * outputs)?;
+        for (matrix, bias) in factors {
+            size("bias of a matrix product", bias.map_or(outputs, <[f32]>::len), outputs)?;
+            if matrix.outputs != outputs || !first.is_like(&matrix.panels) {
+                let (what, context) = ("a product of several matrices", "where their sizes or kernels differ");
+                return Err(Error::Unsupported { what, context, instead: "pack them alike" });
+            }
         }
         if y.is_empty() {
             return Ok(());
         }
-        let threads = rayon::current_num_threads();
-        if rows * self.inputs * self.outputs <= ALONE || threads == 1 {
-            self.rows(x, bias, &f, y);
-        } else if rows < 6 * threads {
-            self.panels(x, bias, &f, y, rows);
-        } else {
-            let block = rows.div_ceil(threads).min(ROWS);
-            let parts = y.par_chunks_mut(block * self.outputs).zip(x.par_chunks((block * self.inputs).max(1)));
-            parts.for_each(|(y, x)| self.rows(x, bias, &f, y));
+        let (product, most) = (Combined { factors, f, inputs, outputs }, first.rows_at_once());
+        let all = threads == Threads::All && rows * inputs * outputs > ALONE;
+        match if all { rayon::current_num_threads() } else { 1 } {
+            1 => y.chunks_mut(most * outputs).enumerate().for_each(|(i, y)| product.rows(x, i * most, y)),
+            threads if rows < threads * most / 8 => product.share_panels(x, rows, y),
+            threads => {
+                // As many parts for each thread, of whole tiles.
+                let parts = rows.div_ceil(most).next_multiple_of(threads);
+                let part = rows.div_ceil(parts).next_multiple_of(SIDE);
+                y.par_chunks_mut(part * outputs).enumerate().for_each(|(i, y)| product.rows(x, i * part, y));
+            }
         }
         Ok(())
     }
+}
 
-    /// Some rows of `X` with all panels.
-    fn rows(&self, x: &[f32], bias: Option<&[f32]>, f: &impl Fn(f32) -> f32, y: &mut [f32]) {
-        let rows = y.len() / self.outputs;
-        let factor = self.factor(x, rows);
-        let mut block = Lines::zeros(rows * self.width);
-        for panel in 0..self.outputs.div_ceil(self.width) {
-            self.multiply(panel, &factor, &mut block);
-            self.put(panel, &block, bias, f, y);
+/// Who computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All threads of the pool that it is called in, where it is large enough.
+    All,
+    /// The thread that calls.
+    This,
+}
+
+/// Matrices whose products become one.
+struct Combined<'a, F, const N: usize> {
+    factors: [(&'a PackedMatrix, Option<&'a [f32]>); N],
+    f: F,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl<F: Fn([&mut [f32]; N]) + Sync, const N: usize> Combined<'_, F, N> {
+    fn panels(&self) -> &Panels {
+        &self.factors[0].0.panels
+    }
+
+    /// As many rows of `X` as `y` has, from `first` on, with all panels.
+    fn rows(&self, x: &[f32], first: usize, y: &mut [f32]) {
+        let width = self.panels().width();
+        let rows = self.panels().rows(&x[first * self.inputs..], y.len() / self.outputs);
+        let mut work = self.work(&rows);
+        for panel in 0..self.outputs.div_ceil(width) {
+            let columns = panel * width..self.outputs.min((panel + 1) * width);
+            self.panel(panel, &mut work, &mut y[columns.start..], self.outputs, columns.len());
         }
     }
 
     /// Few rows of `X`: the panels are shared out.
-    fn panels(&self, x: &[f32], bias: Option<&[f32]>, f: &impl Fn(f32) -> f32, y: &mut [f32], rows: usize) {
-        let panels = self.outputs.div_ceil(self.width);
-        let factor = self.factor(x, rows);
-        let mut blocks = Lines::zeros(panels * rows * self.width);
-        blocks.par_chunks_mut(rows * self.width).enumerate().for_each(|(panel, block)| self.multiply(panel, &factor, block));
-        blocks.chunks(rows * self.width).enumerate().for_each(|(panel, block)| self.put(panel, block, bias, f, y));
-    }
-
-    fn factor<'a>(&self, wide: &'a [f32], rows: usize) -> Factor<'a> {
-        let Panels::Paired(pairs, _) = self.panels else { return Factor { wide, paired: Lines::default() } };
-        let depth = pairs.depth(self.inputs);
-        let mut paired = Lines::zeros(rows * depth);
-        let mut even = vec![0.0; self.inputs.next_multiple_of(2)]; // the partner of an odd last one is 0
-        for (row, to) in wide.chunks_exact(self.inputs.max(1)).zip(paired.chunks_exact_mut(depth.max(1))) {
-            even[..self.inputs].copy_from_slice(row);
-            pairs.pair_neighbours(&even, to);
-        }
-        Factor { wide, paired }
-    }
-
-    /// `block = X·panel`, `[rows, width]`.
-    fn multiply(&self, panel: usize, x: &Factor<'_>, block: &mut [f32]) {
-        let n = self.width;
-        let of = |depth: usize| panel * depth * n..(panel + 1) * depth * n;
-        match &self.panels {
-            Panels::F32(data) => self.kernel.run(product(x.wide, &data[of(self.inputs)], block, n)),
-            Panels::Bf16(data) => {
-                let mut wide = Lines::zeros(self.inputs * n);
-                bf16::widen(&data[of(self.inputs)], &mut wide);
-                self.kernel.run(product(x.wide, &wide, block, n));
+    fn share_panels(&self, x: &[f32], rows: usize, y: &mut [f32]) {
+        let width = self.panels().width();
+        let (x, panels) = (self.panels().rows(x, rows), self.outputs.div_ceil(width));
+        let mut all = vec![0.0; panels * rows * width];
+        let part = panels.div_ceil(PARTS * rayon::current_num_threads());
+        all.par_chunks_mut(part * rows * width).enumerate().for_each(|(i, all)| {
+            let mut work = self.work(&x);
+            for (panel, y) in (i * part..).zip(all.chunks_mut(rows * width)) {
+                self.panel(panel, &mut work, y, width, width);
             }
-            Panels::Paired(pairs, data) => {
-                pairs.open().multiply(product(&x.paired, &data[of(pairs.depth(self.inputs))], block, n));
+        });
+        for (panel, block) in all.chunks(rows * width).enumerate() {
+            let columns = panel * width..self.outputs.min((panel + 1) * width);
+            for (y, block) in y.chunks_exact_mut(self.outputs).zip(block.chunks(width)) {
+                y[columns.clone()].copy_from_slice(&block[..columns.len()]);
             }
         }
     }
 
-    /// A panel's block into its columns of `Y`.
-    fn put(&self, panel: usize, block: &[f32], bias: Option<&[f32]>, f: &impl Fn(f32) -> f32, y: &mut [f32]) {
-        let first = panel * self.width;
-        let columns = first..self.outputs.min(first + self.width);
-        for (y, block) in y.chunks_exact_mut(self.outputs).zip(block.chunks_exact(self.width)) {
-            let y = &mut y[columns.clone()];
-            match bias {
-                Some(bias) => y.iter_mut().zip(block).zip(&bias[columns.clone()]).for_each(|((y, x), b)| *y = f(x + b)),
-                None => y.iter_mut().zip(block).for_each(|(y, x)| *y = f(*x)),
+    /// The columns of a panel, as rows of `y`.
+    fn panel(&self, panel: usize, work: &mut Work<'_, N>, y: &mut [f32], y_row: usize, columns: usize) {
+        let Work { session, x, blocks } = work;
+        let (session, width, n) = (session.as_ref(), self.panels().width(), x.n());
+        for ((matrix, _), block) in self.factors.iter().zip(&mut *blocks) {
+            matrix.panels.begin(session, panel, x, block);
+        }
+        let mut before = 0..0;
+        for rows in ranges(0..n, self.panels().rows_at_end()) {
+            for ((matrix, _), block) in self.factors.iter().zip(&mut *blocks) {
+                let to = Soon { rows: &y[rows.start * y_row..], stride: y_row, columns };
+                matrix.panels.end(session, panel, x, rows.clone(), &mut block[rows.start * width..], to);
+            }
+            // Sums that were stored just now would be waited for.
+            self.finish(panel, blocks, std::mem::replace(&mut before, rows), y, y_row, columns);
+        }
+        self.finish(panel, blocks, before, y, y_row, columns);
+    }
+
+    /// Bias and function of some rows, and where they go.
+    fn finish(&self, panel: usize, blocks: &mut [Lines<f32>; N], rows: Range<usize>, y: &mut [f32], y_row: usize, columns: usize) {
+        let width = self.panels().width();
+        let mut parts = blocks.each_mut().map(|block| &mut block[rows.start * width..rows.end * width]);
+        for ((_, bias), c) in self.factors.iter().zip(&mut parts) {
+            if let Some(bias) = bias {
+                c.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(&bias[panel * width..]).for_each(|(y, b)| *y += b));
             }
         }
+        (self.f)(parts.each_mut().map(|part| &mut **part));
+        self.panels().kernel().run(Put { block: &*parts[0], width, y: &mut y[rows.start * y_row..], y_row, columns });
+    }
+
+    fn work<'b>(&self, x: &'b Rows<'b>) -> Work<'b, N> {
+        let blocks = std::array::from_fn(|_| Lines::zeros(x.n().next_multiple_of(SIDE) * self.panels().width()));
+        Work { session: self.panels().open(), x, blocks }
     }
 }
 
-/// `[outputs, inputs]` as `data`, `[panels, depth, width]`; `put` writes a row of weights to a column of its panel.
-fn pack<T: Element, N: Clone + Default + Send>(
-    weight: &[T],
-    inputs: usize,
-    (depth, width): (usize, usize),
-    data: &mut [N],
-    put: impl Fn(usize, &[T], &mut [N]) + Sync,
-) {
-    data.par_chunks_mut((depth * width).max(1)).enumerate().for_each(|(panel, to)| {
-        let rows = weight.chunks_exact(inputs.max(1)).skip(panel * width).take(width);
-        rows.enumerate().for_each(|(column, row)| put(column, row, to));
-    });
+/// What a thread multiplies with.
+struct Work<'a, const N: usize> {
+    session: Option<Session>,
+    x: &'a Rows<'a>,
+    /// For each matrix, the sums of a panel.
+    blocks: [Lines<f32>; N],
 }
 
-/// `C = A·B`, `[rows, n]`: `b` is `[k, n]`, and `a` is `[rows, k]`.
-fn product<'a, N>(a: &'a [N], b: &'a [N], c: &'a mut [f32], n: usize) -> Product<'a, N> {
-    let (m, k) = (c.len() / n, b.len() / n);
-    Product { a, a_row: k, a_column: 1, b, b_row: n, c, c_row: n, m, n, k, add: false, careful: false }
+/// Rows of a block to rows of `Y`.
+struct Put<'a> {
+    block: &'a [f32],
+    width: usize,
+    y: &'a mut [f32],
+    y_row: usize,
+    columns: usize,
+}
+
+impl Task for Put<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Put { block, width, y, y_row, columns } = self;
+        for (y, block) in y.chunks_mut(y_row).zip(block.chunks_exact(width)) {
+            let (mut to, mut from) = (y[..columns].chunks_exact_mut(V::LANES), block[..columns].chunks_exact(V::LANES));
+            (&mut to).zip(&mut from).for_each(|(to, from)| v.store(v.load(from), to));
+            to.into_remainder().iter_mut().zip(from.remainder()).for_each(|(to, from)| *to = *from);
+        }
+    }
 }
 
 fn size(what: &'static str, given: usize, needed: usize) -> Result<()> {
@@ -251,21 +258,5 @@ fn size(what: &'static str, given: usize, needed: usize) -> Result<()> {
         Ok(())
     } else {
         Err(Error::Size { what, dim: "elements", given, needed, why: "for its rows and columns" })
-    }
-}
-
-impl Kernel {
-    /// Columns of a block of [`Product`] whose accumulators fill the registers.
-    fn panel(self) -> usize {
-        struct Panel;
-        impl Task for Panel {
-            type Out = usize;
-
-            #[inline(always)]
-            fn run<V: Vector>(self, _: V) -> usize {
-                V::PANEL * V::LANES
-            }
-        }
-        self.run(Panel)
     }
 }

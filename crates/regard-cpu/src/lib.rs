@@ -36,7 +36,7 @@ mod walk;
 pub use backward::{Gradients, Upstream, backward};
 pub use dispatch::Kernel;
 pub use forward::forward;
-pub use gemm::PackedMatrix;
+pub use gemm::{PackedMatrix, Threads};
 pub use memory::memory;
 pub use roofline::{Level, Roofline};
 pub use rule::{Patch, Rule, SlopeRule, TileRule};

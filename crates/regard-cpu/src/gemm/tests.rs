@@ -48,7 +48,7 @@ fn it_is_the_product_of_f64_whatever_the_sizes() {
 
 fn a_row_is_the_same<T: Element>() {
     let mut rng = Rng::new(2);
-    let (rows, outputs, inputs) = (130, 700, 90);
+    let (rows, outputs, inputs) = (330, 300, 610); // several parts of rows and of sums, with ends
     let w: Vec<T> = random(outputs * inputs, &mut rng).into_iter().map(T::from_f32).collect();
     let x = random(rows * inputs, &mut rng);
     for kernel in kernels() {
@@ -62,7 +62,7 @@ fn a_row_is_the_same<T: Element>() {
         let all = apply(&x, 1);
         for threads in [2, 3, 8] {
             assert_eq!(all, apply(&x, threads), "{kernel:?}");
-            for n in [1, 2, 11, 37] {
+            for n in [1, 2, 11, 37, 270] {
                 let some = apply(&x[5 * inputs..(5 + n) * inputs], threads);
                 assert_eq!(all[5 * outputs..(5 + n) * outputs], some, "{kernel:?} {n}");
             }
@@ -103,6 +103,52 @@ fn weights_of_bf16_are_multiplied_as_they_are() {
                 assert!(off <= gamma(inputs + 2) * size, "{kernel:?} {rows}x{outputs}x{inputs} at {i}: {y}, not {exact}");
             }
         }
+    }
+}
+
+/// `f` of two products is what it is of each by itself, whoever computes it.
+#[test]
+fn products_are_combined_block_by_block() {
+    let mut rng = Rng::new(4);
+    let (outputs, inputs) = (75, 300);
+    let weights: Vec<[bf16; 2]> = (0..outputs * inputs).map(|_| [(); 2].map(|()| bf16::from_f64(rng.normal()))).collect();
+    let side = |i: usize| weights.iter().map(|w| w[i]).collect::<Vec<_>>();
+    let bias = random(outputs, &mut rng);
+    for kernel in kernels() {
+        let [gate, up] = [0, 1].map(|i| PackedMatrix::with_kernel(&side(i), outputs, inputs, kernel).unwrap());
+        for rows in [1, 20, 150, 300] {
+            let x = random(rows * inputs, &mut rng);
+            let mut alone = [0, 1].map(|_| vec![0.0; rows * outputs]);
+            gate.apply(&x, Some(&bias), &mut alone[0]).unwrap();
+            up.apply(&x, None, &mut alone[1]).unwrap();
+            let expected: Vec<f32> = alone[0].iter().zip(&alone[1]).map(|(gate, up)| gate.max(0.0) * up).collect();
+            for threads in [Threads::All, Threads::This] {
+                let mut y = vec![f32::NAN; rows * outputs];
+                let f = |[gate, up]: [&mut [f32]; 2]| gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = gate.max(0.0) * *up);
+                PackedMatrix::combine([(&gate, Some(&bias)), (&up, None)], &x, f, &mut y, threads).unwrap();
+                assert!(y == expected, "{kernel:?} {rows} {threads:?}");
+            }
+        }
+        let other = PackedMatrix::with_kernel(&side(0)[..74 * inputs], 74, inputs, kernel).unwrap();
+        let error = PackedMatrix::combine([(&gate, None), (&other, None)], &[0.0; 300], |_| {}, &mut [0.0; 75], Threads::All);
+        let text = "a product of several matrices is not supported where their sizes or kernels differ: pack them alike";
+        assert_eq!(error.unwrap_err().to_string(), text);
+    }
+}
+
+/// A function may multiply itself, in the thread that calls it.
+#[test]
+fn products_may_be_nested() {
+    for kernel in kernels() {
+        let one = PackedMatrix::with_kernel(&[bf16::ONE; 40 * 64], 40, 64, kernel).unwrap();
+        let f = |[y]: [&mut [f32]; 1]| {
+            let mut inner = [0.0; 40];
+            PackedMatrix::combine([(&one, None)], &[2.0; 64], |_| {}, &mut inner, Threads::This).unwrap();
+            y.iter_mut().for_each(|y| *y += inner[7]);
+        };
+        let mut y = [0.0; 100 * 40];
+        PackedMatrix::combine([(&one, None)], &[1.0; 100 * 64], f, &mut y, Threads::This).unwrap();
+        assert!(y.iter().all(|y| *y == 64.0 + 128.0), "{kernel:?}");
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,12 +42,14 @@ impl Amx {
 
     /// The right to multiply, in this thread, until it is dropped.
     pub(crate) fn open(self) -> Tiles {
-        let mut shape = [0u8; 64];
-        shape[0] = 1; // the palette: eight tiles of up to 16 rows of 64 bytes
-        shape[16..32].copy_from_slice(&[64, 0].repeat(8));
-        shape[48..56].fill(SIDE as u8);
-        // SAFETY: the token proves that the machine has the instruction; it reads the 64 bytes of `shape`, a valid configuration.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &shape, options(nostack, readonly)) };
+        if OPEN.replace(OPEN.get() + 1) == 0 {
+            let mut shape = [0u8; 64];
+            shape[0] = 1; // the palette: eight tiles of up to 16 rows of 64 bytes
+            shape[16..32].copy_from_slice(&[64, 0].repeat(8));
+            shape[48..56].fill(SIDE as u8);
+            // SAFETY: the token proves that the machine has the instruction; it reads the 64 bytes of `shape`, a valid configuration.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &shape, options(nostack, readonly)) };
+        }
         Tiles { amx: self, thread: PhantomData }
     }
 }
@@ -78,7 +81,12 @@ fn is_permitted() -> bool {
     false
 }
 
-/// The tile registers of this thread, in the shape that products need. One at a time in a thread.
+thread_local! {
+    /// How many [`Tiles`] this thread has: work between two products may be a product too.
+    static OPEN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The tile registers of this thread, in the shape that products need. They hold nothing between two products.
 pub(crate) struct Tiles {
     amx: Amx,
     /// The registers are a thread's own.
@@ -87,8 +95,10 @@ pub(crate) struct Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: the machine has the instruction; it forgets the tiles, which hold nothing between two products.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        if OPEN.replace(OPEN.get() - 1) == 1 {
+            // SAFETY: the machine has the instruction; it forgets the tiles, which nothing else in this thread multiplies with.
+            unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        }
     }
 }
 

@@ -161,6 +161,14 @@ mod x86 {
     }
 
     impl Session {
+        /// The tiles of AMX, where it is that.
+        pub(crate) fn tiles(&self) -> Option<&Tiles> {
+            match self {
+                Session::Dot(_) => None,
+                Session::Amx(tiles) => Some(tiles),
+            }
+        }
+
         /// Computes a product of pairs.
         pub(crate) fn multiply(&self, product: Product<'_, Pair>) {
             match self {
@@ -309,6 +317,10 @@ impl Pairs {
 
 #[cfg(not(target_arch = "x86_64"))]
 impl Session {
+    pub(crate) fn tiles(&self) -> Option<&Tiles> {
+        match *self {}
+    }
+
     pub(crate) fn multiply(&self, _: Product<'_, Pair>) {
         match *self {}
     }

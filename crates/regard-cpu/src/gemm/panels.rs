@@ -1,0 +1,292 @@
+//! Weights in panels of neighbouring outputs, in the order in which a kernel multiplies with them.
+
+use std::ops::Range;
+
+use half::bf16;
+use rayon::prelude::*;
+use regard_core::Element;
+
+use crate::Kernel;
+use crate::lines::Lines;
+use crate::simd::{Factor, Meanwhile, Pair, Pairs, Product, SIDE, Session, Task, TileProduct, Tiles, Vector};
+
+/// Weights `[outputs, inputs]` in panels of `width` outputs; the last one is filled up with zeros.
+#[derive(Clone, Debug)]
+pub(super) struct Panels {
+    weights: Weights,
+    inputs: usize,
+    width: usize,
+    kernel: Kernel,
+}
+
+/// Panels one after another, each `[depth, width]`.
+#[derive(Clone, Debug)]
+enum Weights {
+    F32(Lines<f32>),
+    Bf16(Lines<bf16>),
+    /// Pairs of inputs; for AMX in tiles of 1 KiB, `[depth / 16, 2, 16, 16]`: a panel is two tiles wide.
+    Paired(Pairs, Lines<Pair>),
+}
+
+/// Rows of `X` as panels are multiplied with.
+pub(super) struct Rows<'a> {
+    n: usize,
+    /// Tiles of inputs.
+    steps: usize,
+    wide: &'a [f32],
+    /// `[n, depth]`, and for AMX in tiles `[⌈n / 16⌉, depth / 16, 16, 16]`, where the weights are pairs.
+    pairs: Lines<Pair>,
+}
+
+/// Pairs of a tile.
+const TILE: usize = SIDE * SIDE;
+
+/// Tiles of inputs that a panel multiplies all rows with before the next ones: so many stay in the first-level cache.
+const STEPS: usize = 8;
+
+impl Rows<'_> {
+    /// How many there are.
+    pub(super) fn n(&self) -> usize {
+        self.n
+    }
+}
+
+impl Panels {
+    /// Packs row-major weights for a kernel.
+    pub(super) fn new<T: Element>(weight: &[T], outputs: usize, inputs: usize, kernel: Kernel) -> Self {
+        let pairs = kernel.pairs().filter(|_| T::as_bf16(&[]).is_some());
+        let tiled = pairs.is_some_and(|pairs| pairs.amx().is_some());
+        let width = if tiled { 2 * SIDE } else { kernel.panel() };
+        let size = (outputs, inputs, width);
+        let weights = match (T::as_bf16(weight), pairs) {
+            (Some(weight), Some(pairs)) => {
+                let pair = |two: &[bf16]| Pair::new(two[0], two.get(1).copied().unwrap_or_default());
+                Weights::Paired(
+                    pairs,
+                    pack(weight, size, pairs.depth(inputs), (2, pair), |d, column| place(tiled, width, d, column)),
+                )
+            }
+            (Some(weight), None) => Weights::Bf16(pack(weight, size, inputs, (1, |x| x[0]), |d, column| d * width + column)),
+            (None, _) => Weights::F32(pack(weight, size, inputs, (1, |x| x[0].to_f32()), |d, column| d * width + column)),
+        };
+        Panels { weights, inputs, width, kernel }
+    }
+
+    /// Whether rows for these are rows for `other`.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.inputs, self.width, self.kernel.name()) == (other.inputs, other.width, other.kernel.name())
+    }
+
+    pub(super) fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Outputs of a panel.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows of `X` that are multiplied with all panels together: the first-level cache holds them while the weights stream past, or the
+    /// second-level one, where a panel waits in the first for as many as can be.
+    pub(super) fn rows_at_once(&self) -> usize {
+        if self.width == 2 * SIDE { 256 } else { 48 }
+    }
+
+    /// Rows whose sums are put away together, while the first-level cache holds them.
+    pub(super) fn rows_at_end(&self) -> usize {
+        if self.width == 2 * SIDE { 2 * SIDE } else { 48 }
+    }
+
+    /// Row `output` of the weights, widened.
+    pub(super) fn row(&self, output: usize, to: &mut [f32]) {
+        let (panel, column) = (self.range(output / self.width), output % self.width);
+        match &self.weights {
+            Weights::F32(data) => data[panel][column..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = *x),
+            Weights::Bf16(data) => data[panel][column..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = x.to_f32()),
+            Weights::Paired(pairs, data) => to.chunks_mut(2).enumerate().for_each(|(d, to)| {
+                let pair = data[panel.clone()][place(pairs.amx().is_some(), self.width, d, column)];
+                to.iter_mut().zip(pair.both()).for_each(|(to, x)| *to = x.to_f32());
+            }),
+        }
+    }
+
+    /// Where a panel lies.
+    fn range(&self, panel: usize) -> Range<usize> {
+        let depth = match self.weights {
+            Weights::F32(_) | Weights::Bf16(_) => self.inputs,
+            Weights::Paired(pairs, _) => pairs.depth(self.inputs),
+        };
+        let size = depth * self.width;
+        panel * size..(panel + 1) * size
+    }
+
+    /// `n` rows of `X`, which lie `[n, inputs]`.
+    pub(super) fn rows<'a>(&self, wide: &'a [f32], n: usize) -> Rows<'a> {
+        let steps = self.inputs.div_ceil(2 * SIDE);
+        let Weights::Paired(kind, _) = self.weights else { return Rows { n, steps, wide, pairs: Lines::default() } };
+        let (depth, tiled) = (kind.depth(self.inputs), kind.amx().is_some());
+        let mut pairs = Lines::zeros(if tiled { n.next_multiple_of(SIDE) } else { n } * depth);
+        let mut even = vec![0.0; self.inputs.next_multiple_of(2)]; // the partner of an odd last one is 0
+        let mut line = vec![Pair::default(); depth];
+        for (i, row) in wide.chunks_exact(self.inputs.max(1)).take(n).enumerate() {
+            even[..self.inputs].copy_from_slice(row);
+            kind.pair_neighbours(&even, &mut line);
+            if tiled {
+                let tiles = pairs[i / SIDE * SIDE * depth..][..SIDE * depth].chunks_exact_mut(TILE);
+                line.chunks_exact(SIDE).zip(tiles).for_each(|(part, tile)| tile[i % SIDE * SIDE..][..SIDE].copy_from_slice(part));
+            } else {
+                pairs[i * depth..][..depth].copy_from_slice(&line);
+            }
+        }
+        Rows { n, steps, wide, pairs }
+    }
+
+    /// Begins to multiply, in this thread.
+    pub(super) fn open(&self) -> Option<Session> {
+        match &self.weights {
+            Weights::F32(_) | Weights::Bf16(_) => None,
+            Weights::Paired(pairs, _) => Some(pairs.open()),
+        }
+    }
+
+    /// The first part of the sums of a panel, `[n, width]`; [`Panels::end`] adds the rest.
+    pub(super) fn begin(&self, session: Option<&Session>, panel: usize, x: &Rows<'_>, c: &mut [f32]) {
+        if let (Weights::Paired(_, data), Some(tiles)) = (&self.weights, session.and_then(Session::tiles)) {
+            let (panel, last, rows) = (&data[self.range(panel)], self.last_steps(), 0..x.n);
+            for first in (0..last.start).step_by(STEPS) {
+                let steps = first..first + STEPS;
+                self.kernel.run(Tiled { tiles, x, panel, c, steps, rows: rows.clone(), to: Soon::default() });
+            }
+        }
+    }
+
+    /// Some rows of `X·Wᵀ` of a panel; the block has room for whole tiles of rows. `to` is where they will go.
+    pub(super) fn end(
+        &self,
+        session: Option<&Session>,
+        panel: usize,
+        x: &Rows<'_>,
+        rows: Range<usize>,
+        c: &mut [f32],
+        to: Soon<'_>,
+    ) {
+        let (range, width, m) = (self.range(panel), self.width, rows.len());
+        let wide = &x.wide[rows.start * self.inputs..];
+        match (&self.weights, session) {
+            (Weights::Paired(pairs, data), Some(session)) => match session.tiles() {
+                Some(tiles) => self.kernel.run(Tiled { tiles, x, panel: &data[range], c, steps: self.last_steps(), rows, to }),
+                None => session.multiply(product(&x.pairs[rows.start * pairs.depth(self.inputs)..], &data[range], c, m, width)),
+            },
+            (Weights::F32(data), _) => self.kernel.run(product(wide, &data[range], c, m, width)),
+            (Weights::Bf16(data), _) => {
+                let mut panel = Lines::zeros(self.inputs * width);
+                bf16::widen(&data[range], &mut panel);
+                self.kernel.run(product(wide, &panel, c, m, width));
+            }
+            (Weights::Paired(..), None) => {}
+        }
+    }
+
+    /// The tiles of inputs that [`Panels::end`] multiplies with.
+    fn last_steps(&self) -> Range<usize> {
+        let all = self.inputs.div_ceil(2 * SIDE);
+        all.saturating_sub(1) / STEPS * STEPS..all
+    }
+}
+
+/// Rows that will be written soon: the first-level cache gets them in the meantime.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Soon<'a> {
+    pub(super) rows: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) columns: usize,
+}
+
+/// [`Soon`], row by row.
+struct Asking<'a, V> {
+    v: V,
+    soon: Soon<'a>,
+}
+
+impl<V: Vector> Meanwhile for Asking<'_, V> {
+    #[inline(always)]
+    fn a_little(&mut self) {
+        let Soon { rows, stride, columns } = &mut self.soon;
+        if *columns > 0 && rows.len() >= *columns {
+            self.v.prefetch(&rows[..*columns]);
+            *rows = rows.get(*stride..).unwrap_or_default();
+        }
+    }
+}
+
+/// `C += X·W` of some rows and steps, in the tiles of AMX.
+struct Tiled<'a> {
+    tiles: &'a Tiles,
+    x: &'a Rows<'a>,
+    panel: &'a [Pair],
+    c: &'a mut [f32],
+    steps: Range<usize>,
+    rows: Range<usize>,
+    to: Soon<'a>,
+}
+
+impl Task for Tiled<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Tiled { tiles, x, panel, c, steps, rows, to } = self;
+        let block = x.steps * TILE;
+        let first = rows.start / SIDE * block + steps.start * TILE;
+        let a = Factor { data: &x.pairs[first..], row: SIDE, block, step: TILE, ahead: 0 };
+        let b = Factor { data: &panel[steps.start * 2 * TILE..], row: SIDE, block: TILE, step: 2 * TILE, ahead: 0 };
+        let (rows, columns, add, steps) = (rows.len().div_ceil(SIDE), 2, steps.start > 0, steps.len());
+        let product = TileProduct { a, b, c, c_row: 2 * SIDE, rows, columns, steps, add, careful: false };
+        tiles.product(product, &mut Asking { v, soon: to });
+    }
+}
+
+/// Where the factor of a depth and a column lies in a panel.
+fn place(tiled: bool, width: usize, d: usize, column: usize) -> usize {
+    if tiled { (d / SIDE * 2 + column / SIDE) * TILE + d % SIDE * SIDE + column % SIDE } else { d * width + column }
+}
+
+/// Panels of weights `[outputs, inputs]`: `factor` is made of `group` neighbours and lies at `place(depth, column)`.
+fn pack<T: Element, N: Copy + Default + Send>(
+    weight: &[T],
+    (outputs, inputs, width): (usize, usize, usize),
+    depth: usize,
+    (group, factor): (usize, impl Fn(&[T]) -> N + Sync),
+    place: impl Fn(usize, usize) -> usize + Sync,
+) -> Lines<N> {
+    let mut data = Lines::zeros(outputs.div_ceil(width) * width * depth);
+    data.par_chunks_mut((depth * width).max(1)).enumerate().for_each(|(panel, to)| {
+        let rows = weight.chunks_exact(inputs.max(1)).skip(panel * width).take(width);
+        for (column, row) in rows.enumerate() {
+            row.chunks(group).enumerate().for_each(|(d, x)| to[place(d, column)] = factor(x));
+        }
+    });
+    data
+}
+
+/// `C = A·B`, `[m, n]`: `a` is `[m, k]`, and `b` is `[k, n]`.
+fn product<'a, N>(a: &'a [N], b: &'a [N], c: &'a mut [f32], m: usize, n: usize) -> Product<'a, N> {
+    let k = b.len() / n;
+    Product { a, a_row: k, a_column: 1, b, b_row: n, c, c_row: n, m, n, k, add: false, careful: false }
+}
+
+impl Kernel {
+    /// Columns of a block of [`Product`] whose accumulators fill the registers.
+    fn panel(self) -> usize {
+        struct Panel;
+        impl Task for Panel {
+            type Out = usize;
+
+            #[inline(always)]
+            fn run<V: Vector>(self, _: V) -> usize {
+                V::PANEL * V::LANES
+            }
+        }
+        self.run(Panel)
+    }
+}
