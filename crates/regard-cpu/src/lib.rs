@@ -37,6 +37,7 @@ pub use backward::{Gradients, Upstream, backward};
 pub use dispatch::Kernel;
 pub use forward::forward;
 pub use gemm::{PackedMatrix, Threads};
+pub use lines::Lines;
 pub use memory::memory;
 pub use roofline::{Level, Roofline};
 pub use rule::{Patch, Rule, SlopeRule, TileRule};

@@ -7,7 +7,7 @@ const LINE: usize = 64;
 
 /// Numbers of 4 bytes, the first of them at the beginning of a cache line.
 #[derive(Debug)]
-pub(crate) struct Lines<N> {
+pub struct Lines<N> {
     data: Vec<N>,
     start: usize,
     len: usize,
@@ -21,7 +21,7 @@ impl<N> Default for Lines<N> {
 
 impl<N: Copy + Default> Lines<N> {
     /// So many zeros.
-    pub(crate) fn zeros(len: usize) -> Self {
+    pub fn zeros(len: usize) -> Self {
         let data = vec![N::default(); len + LINE / size_of::<N>()];
         let start = data.as_ptr().align_offset(LINE);
         Lines { data, start, len }
@@ -29,7 +29,7 @@ impl<N: Copy + Default> Lines<N> {
 
     /// The first `len` numbers, whatever they hold: zeros where the buffer had to grow.
     #[inline(always)]
-    pub(crate) fn room(&mut self, len: usize) -> &mut [N] {
+    pub fn room(&mut self, len: usize) -> &mut [N] {
         if self.len < len {
             *self = Lines::zeros(len);
         }

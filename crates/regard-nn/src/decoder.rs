@@ -10,12 +10,14 @@ mod read;
 
 use std::path::Path;
 
-use regard::{Angles, CacheShape, KvCache, Rope, Sequence};
+use rayon::prelude::*;
+use regard::{Angles, CacheShape, Element, KvCache, Lines, Rope, Sequence, Threads};
 
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 
 use self::attention::{Attention, Place, Store, with_cache};
 use crate::checkpoint::Checkpoint;
+use crate::ops::simd::vectorised;
 use crate::parts::{Matrix, Norm, add, softcap};
 use crate::{Error, Precision, Result};
 
@@ -116,7 +118,7 @@ impl Decoder {
     }
 
     /// The residual stream after the last block.
-    fn read(&self, tokens: &[u32], cache: &mut DecoderCache, watch: &mut dyn FnMut(usize, &[f32])) -> Result<Vec<f32>> {
+    fn read(&self, tokens: &[u32], cache: &mut DecoderCache, watch: &mut dyn FnMut(usize, &[f32])) -> Result<Lines<f32>> {
         let (first, capacity) = (cache.len(), cache.capacity);
         if tokens.is_empty() {
             return Err(Error::Shape { what: "tokens of a step", given: vec![0], needed: "at least one token".to_owned() });
@@ -137,26 +139,49 @@ impl Decoder {
         cache: &mut DecoderCache,
         first: usize,
         watch: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Lines<f32>> {
         let mut x = self.embedded(tokens, first)?;
         let DecoderCache { store, seq, ropes, .. } = cache;
         with_cache!(&mut *store, cache => cache.grow(seq, tokens.len()))?;
         let angles = ropes.iter().map(|rope| rope.angles(first..first + tokens.len())).collect::<regard::Result<Vec<Angles>>>()?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            watch(layer, &x);
-            let place = Place { layer, seq, first, angles: &angles };
-            block.apply(&self.config, &mut x, store, &place)?;
-        }
-        watch(self.blocks.len(), &x);
+        let place = Place { seq, first, angles: &angles };
+        with_cache!(store, cache => self.through(&mut x, cache, &place, watch))?;
         Ok(x)
     }
 
-    fn embedded(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>> {
+    /// The residual stream through all blocks. Rows meet in attention only: until there, and from there on, threads take some each.
+    fn through<T: Element>(
+        &self,
+        x: &mut [f32],
+        cache: &mut KvCache<T>,
+        place: &Place<'_>,
+        watch: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        let (config, hidden) = (&self.config, self.config.hidden_size);
+        let (n, width) = (x.len() / hidden, config.qkv_size());
+        let rows = rows_of_a_part(n);
+        let mut buffers: Vec<Buffers> = (0..n.div_ceil(rows)).map(|_| Buffers::default()).collect();
+        let mut qkv = vec![T::default(); n * width];
+        for (layer, block) in self.blocks.iter().enumerate() {
+            watch(layer, x);
+            let parts = x.chunks(rows * hidden).zip(qkv.chunks_mut(rows * width)).zip(&mut buffers).enumerate();
+            share(parts, |(i, ((x, qkv), buffers)), threads| {
+                block.begin(config, x, (place.angles, i * rows), qkv, buffers, threads)
+            })?;
+            let attended = block.attention.attend(config, &qkv, cache, layer, place)?;
+            let parts = x.chunks_mut(rows * hidden).zip(&mut buffers).enumerate();
+            share(parts, |(i, (x, buffers)), threads| block.end(config, x, (attended.data(), i * rows), buffers, threads))?;
+        }
+        watch(self.blocks.len(), x);
+        Ok(())
+    }
+
+    fn embedded(&self, tokens: &[u32], first: usize) -> Result<Lines<f32>> {
         let (vocab_size, hidden) = (self.config.vocab_size, self.config.hidden_size);
         if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
             return Err(Error::Token { token, vocab_size });
         }
-        let mut x = vec![0.0; tokens.len() * hidden];
+        let mut x = Lines::zeros(tokens.len() * hidden);
         for (i, (x, token)) in x.chunks_mut(hidden).zip(tokens).enumerate() {
             self.embed.row(*token as usize, x);
             x.iter_mut().for_each(|x| *x *= self.embedding_scale);
@@ -168,7 +193,9 @@ impl Decoder {
 
     /// Rows of the residual stream to logits.
     fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
-        let mut logits = self.head.as_ref().unwrap_or(&self.embed).apply(&self.norm.apply(rows))?;
+        let head = self.head.as_ref().unwrap_or(&self.embed);
+        let mut logits = vec![0.0; head.rows(rows) * head.outputs()];
+        head.write(&self.norm.apply(rows), &mut logits, Threads::All)?;
         if let Some(cap) = self.config.logit_softcap {
             softcap(cap, &mut logits);
         }
@@ -186,20 +213,79 @@ impl Decoder {
 }
 
 impl Block {
-    fn apply(&self, config: &DecoderConfig, x: &mut [f32], store: &mut Store, place: &Place<'_>) -> Result<()> {
-        let after = |branch: &mut Vec<f32>, norm: &Option<Norm>| norm.iter().for_each(|norm| norm.in_place(branch));
-        let mut attended = self.attention.apply(config, &self.attention_norm.apply(x), store, place)?;
-        after(&mut attended, &self.after_attention);
+    /// Rows of the residual stream to queries, keys and values at their positions, which the angles tell from `first` on.
+    fn begin<T: Element>(
+        &self,
+        config: &DecoderConfig,
+        x: &[f32],
+        (angles, first): (&[Angles], usize),
+        qkv: &mut [T],
+        buffers: &mut Buffers,
+        threads: Threads,
+    ) -> Result<()> {
+        let x = self.attention_norm.of(x, &mut buffers.normed);
+        let rows = buffers.inner.room(qkv.len());
+        self.attention.qkv.write(x, rows, threads)?;
+        self.attention.prepare(config, rows, angles, first);
+        vectorised(|| T::narrow(rows, qkv));
+        Ok(())
+    }
+
+    /// What was attended to by these rows, from `first` on among all, joins them, and the feed-forward layer follows.
+    fn end<T: Element>(
+        &self,
+        config: &DecoderConfig,
+        x: &mut [f32],
+        (attended, first): (&[T], usize),
+        buffers: &mut Buffers,
+        threads: Threads,
+    ) -> Result<()> {
+        let Buffers { normed, inner, branch } = buffers;
+        let branch = branch.room(x.len());
+        let heads = self.attention.joined(config, attended, first, x.len() / config.hidden_size, inner);
+        self.attention.out.write(heads, branch, threads)?;
+        self.after_attention.iter().for_each(|norm| norm.rows(branch));
         if config.parallel_residual {
-            add(&mut attended, &self.feed_forward.apply(&self.feed_forward_norm.apply(x), config.hidden_size)?);
-            add(x, &attended);
+            let fed = self.feed_forward.apply(self.feed_forward_norm.of(x, normed), threads)?;
+            add(branch, &fed);
+            add(x, branch);
             return Ok(());
         }
-        add(x, &attended);
-        let mut fed = self.feed_forward.apply(&self.feed_forward_norm.apply(x), config.hidden_size)?;
-        after(&mut fed, &self.after_feed_forward);
-        add(x, &fed);
+        add(x, branch);
+        self.feed_forward.write(self.feed_forward_norm.of(x, normed), inner, branch, threads)?;
+        self.after_feed_forward.iter().for_each(|norm| norm.rows(branch));
+        add(x, branch);
         Ok(())
+    }
+}
+
+/// What some rows become on their way through a block.
+#[derive(Default)]
+struct Buffers {
+    normed: Lines<f32>,
+    /// Queries, keys and values; heads; the inner rows of the feed-forward layer.
+    inner: Lines<f32>,
+    /// What is added to the residual stream.
+    branch: Lines<f32>,
+}
+
+/// Rows that one thread takes through a block: all, where they are few; else so many that they stay in the second-level cache while the
+/// weights stream past.
+fn rows_of_a_part(n: usize) -> usize {
+    const MOST: usize = 128;
+    let threads = rayon::current_num_threads();
+    if n < threads * MOST / 2 {
+        return n;
+    }
+    n.div_ceil(n.div_ceil(MOST).next_multiple_of(threads)).next_multiple_of(16)
+}
+
+/// Does something with each part: a thread takes one by itself, or all threads the only one.
+fn share<P: Send>(parts: impl Iterator<Item = P>, f: impl Fn(P, Threads) -> Result<()> + Sync) -> Result<()> {
+    let parts: Vec<P> = parts.collect();
+    match parts.len() {
+        1 => parts.into_iter().try_for_each(|part| f(part, Threads::All)),
+        _ => parts.into_par_iter().try_for_each(|part| f(part, Threads::This)),
     }
 }
 

@@ -6,11 +6,12 @@ pub(crate) mod load;
 use std::path::Path;
 
 use half::bf16;
-use regard::{Element, View};
+use regard::{Element, Threads, View};
 
 pub use self::config::EncoderConfig;
 
 use crate::checkpoint::Checkpoint;
+use crate::decoder::feed_forward::Dense;
 use crate::parts::{Matrix, Norm, add, joined, narrowed};
 use crate::{Error, Precision, Result};
 
@@ -43,8 +44,7 @@ struct Layer {
     qkv: Matrix,
     out: Matrix,
     attention_norm: Norm,
-    up: Matrix,
-    down: Matrix,
+    feed_forward: Dense,
     norm: Norm,
 }
 
@@ -122,9 +122,7 @@ impl Layer {
         let mixed = if narrow { attend::<bf16>(config, &qkv) } else { attend::<f32>(config, &qkv) }?;
         add(x, &self.out.apply(&mixed)?);
         self.attention_norm.in_place(x);
-        let mut inner = self.up.apply(x)?;
-        config.hidden_act.apply(&mut inner);
-        add(x, &self.down.apply(&inner)?);
+        add(x, &self.feed_forward.apply(x, Threads::All)?);
         self.norm.in_place(x);
         Ok(())
     }

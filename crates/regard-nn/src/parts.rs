@@ -1,7 +1,7 @@
 //! The parts of a block, as inference computes them: rows of f32, weights packed.
 
 use rayon::prelude::*;
-use regard::{Element, PackedMatrix};
+use regard::{Element, Lines, PackedMatrix, Threads};
 
 use crate::Result;
 use crate::checkpoint::Values;
@@ -28,12 +28,32 @@ impl Matrix {
         self.packed.outputs()
     }
 
+    /// How many rows these are.
+    pub(crate) fn rows(&self, x: &[f32]) -> usize {
+        x.len() / self.packed.inputs()
+    }
+
     /// Rows `[n, inputs]` to `[n, outputs]`: a row's bits do not depend on the number of rows.
-    pub(crate) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
-        let rows = x.len() / self.packed.inputs();
-        let mut y = vec![0.0; rows * self.packed.outputs()];
-        self.packed.apply(x, self.bias.as_deref(), &mut y)?;
+    pub(crate) fn apply(&self, x: &[f32]) -> Result<Lines<f32>> {
+        let mut y = Lines::zeros(self.rows(x) * self.outputs());
+        self.write(x, &mut y, Threads::All)?;
         Ok(y)
+    }
+
+    /// As [`Matrix::apply`], into `y`.
+    pub(crate) fn write(&self, x: &[f32], y: &mut [f32], threads: Threads) -> Result<()> {
+        Self::combine([self], x, |_| {}, y, threads)
+    }
+
+    /// As [`PackedMatrix::combine`].
+    pub(crate) fn combine<const N: usize>(
+        all: [&Self; N],
+        x: &[f32],
+        f: impl Fn([&mut [f32]; N]) + Sync,
+        y: &mut [f32],
+        threads: Threads,
+    ) -> Result<()> {
+        Ok(PackedMatrix::combine(all.map(|matrix| (&matrix.packed, matrix.bias.as_deref())), x, f, y, threads)?)
     }
 
     /// A row of the matrix itself: an embedding.
@@ -54,16 +74,29 @@ pub(crate) struct Norm {
 
 impl Norm {
     /// Rows of as many elements as there are weights.
-    pub(crate) fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut y = x.to_vec();
-        self.in_place(&mut y);
+    pub(crate) fn apply(&self, x: &[f32]) -> Lines<f32> {
+        let mut y = Lines::default();
+        self.of(x, &mut y);
         y
     }
 
-    /// As [`Norm::apply`], where they are.
+    /// As [`Norm::apply`], into a buffer.
+    pub(crate) fn of<'a>(&self, x: &[f32], y: &'a mut Lines<f32>) -> &'a [f32] {
+        let y = y.room(x.len());
+        y.copy_from_slice(x);
+        self.rows(y);
+        y
+    }
+
+    /// As [`Norm::apply`], where they are, shared out.
     pub(crate) fn in_place(&self, x: &mut [f32]) {
         let n = self.weight.len();
-        x.par_chunks_mut(rows_per_task(n) * n).for_each(|rows| vectorised(|| rows.chunks_mut(n).for_each(|row| self.row(row))));
+        x.par_chunks_mut(rows_per_task(n) * n).for_each(|x| self.rows(x));
+    }
+
+    /// As [`Norm::apply`], where they are.
+    pub(crate) fn rows(&self, x: &mut [f32]) {
+        vectorised(|| x.chunks_mut(self.weight.len()).for_each(|row| self.row(row)));
     }
 
     #[inline(always)]
@@ -92,12 +125,8 @@ impl Activation {
     }
 
     /// `f(x)`, in place.
-    pub(crate) fn apply(self, x: &mut [f32]) {
-        x.par_chunks_mut(GRAIN).for_each(|x| vectorised(|| self.each(x)));
-    }
-
     #[inline(always)]
-    fn each(self, x: &mut [f32]) {
+    pub(crate) fn apply(self, x: &mut [f32]) {
         match self {
             Activation::Silu => x.iter_mut().for_each(|x| *x *= sigmoid(*x)),
             Activation::GeluTanh => x.iter_mut().for_each(|x| *x *= sigmoid(2.0 * tanh_argument(*x))),
@@ -107,32 +136,20 @@ impl Activation {
         }
     }
 
-    /// `f(gate) · up` of rows that hold the gates first, `[n, 2·width]` → `[n, width]`.
-    pub(crate) fn gate(self, both: &[f32], width: usize) -> Vec<f32> {
-        let mut y = vec![0.0; both.len() / 2];
-        let step = rows_per_task(width);
-        y.par_chunks_mut(step * width).zip(both.par_chunks(2 * step * width)).for_each(|(y, both)| {
-            vectorised(|| {
-                for (y, both) in y.chunks_mut(width).zip(both.chunks(2 * width)) {
-                    let (gate, up) = both.split_at(width);
-                    y.copy_from_slice(gate);
-                    self.each(y);
-                    match self {
-                        Activation::Clamped { limit } => {
-                            y.iter_mut().zip(up).for_each(|(y, up)| *y *= up.clamp(-limit, limit) + 1.0);
-                        }
-                        _ => y.iter_mut().zip(up).for_each(|(y, up)| *y *= up),
-                    }
-                }
-            });
-        });
-        y
+    /// `f(gate) · up`, in place of the gates.
+    #[inline(always)]
+    pub(crate) fn gate(self, gate: &mut [f32], up: &[f32]) {
+        self.apply(gate);
+        match self {
+            Activation::Clamped { limit } => gate.iter_mut().zip(up).for_each(|(y, up)| *y *= up.clamp(-limit, limit) + 1.0),
+            _ => gate.iter_mut().zip(up).for_each(|(y, up)| *y *= up),
+        }
     }
 }
 
 /// `x + y`, in place of `x`.
 pub(crate) fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+    vectorised(|| x.iter_mut().zip(y).for_each(|(x, y)| *x += y));
 }
 
 /// Rows in the type of attention.

@@ -9,7 +9,7 @@ mod stack;
 use std::path::Path;
 use std::sync::Arc;
 
-use regard::{CacheShape, KvCache};
+use regard::{CacheShape, KvCache, Threads};
 
 pub use self::cache::T5Cache;
 pub use self::config::T5Config;
@@ -102,7 +102,7 @@ impl T5 {
         let output = self.encoder.norm.apply(&x);
         let cross =
             self.decoder.blocks.iter().map(|block| block.cross.attention.keys_and_values(&output)).collect::<Result<_>>()?;
-        Ok(Encoded { tokens: tokens.len(), output: output.into(), cross })
+        Ok(Encoded { tokens: tokens.len(), output: Arc::from(&*output), cross })
     }
 
     /// An empty cache for a reply of at most `tokens` tokens, the start token among them.
@@ -177,6 +177,9 @@ impl T5 {
             let scale = (self.config.d_model as f64).sqrt().recip() as f32;
             x.iter_mut().for_each(|x| *x *= scale);
         }
-        self.head.as_ref().unwrap_or(&self.embed).apply(&x)
+        let head = self.head.as_ref().unwrap_or(&self.embed);
+        let mut logits = vec![0.0; head.rows(&x) * head.outputs()];
+        head.write(&x, &mut logits, Threads::All)?;
+        Ok(logits)
     }
 }

@@ -124,7 +124,7 @@ pub use regard_core::{
     RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, Tensor, Tile, UpdateRule,
     View, ViewMut, Window, WithSlope, with_slope,
 };
-pub use regard_cpu::{PackedMatrix, Threads, Tiles};
+pub use regard_cpu::{Lines, PackedMatrix, Threads, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};
 pub use sinusoidal::sinusoidal;
 

@@ -1,14 +1,13 @@
 //! The attention of a block, through the paged cache.
 
 use half::bf16;
-use rayon::prelude::*;
-use regard::{Angles, Causal, Element, Kv, KvCache, Sequence, Softcap, View, Window};
+use regard::{Angles, Causal, Element, Kv, KvCache, Lines, Sequence, Softcap, Tensor, View, Window};
 
 use super::config::DecoderConfig;
 use crate::Result;
 use crate::ops::simd::vectorised;
-use crate::ops::{rows_per_task, turn_row};
-use crate::parts::{Matrix, Norm, joined, narrowed};
+use crate::ops::turn_row;
+use crate::parts::{Matrix, Norm};
 
 /// Projections, positions, attention, projection.
 #[derive(Debug)]
@@ -43,7 +42,6 @@ pub(super) use with_cache;
 
 /// Where a block's keys and values go.
 pub(super) struct Place<'a> {
-    pub(super) layer: usize,
     pub(super) seq: &'a Sequence,
     /// The position of the first row.
     pub(super) first: usize,
@@ -52,56 +50,61 @@ pub(super) struct Place<'a> {
 }
 
 impl Attention {
-    /// Rows `[n, hidden]`, normalised, at the last positions of a sequence that has grown to hold them → `[n, hidden]`.
-    pub(super) fn apply(&self, config: &DecoderConfig, x: &[f32], store: &mut Store, place: &Place<'_>) -> Result<Vec<f32>> {
-        let mut rows = self.qkv.apply(x)?;
-        self.prepare(config, &mut rows, place.angles);
-        let mixed = with_cache!(store, cache => self.attend(config, &rows, cache, place))?;
-        self.out.apply(&mixed)
-    }
-
-    /// Normalises and turns the heads of queries and keys, where they are.
-    fn prepare(&self, config: &DecoderConfig, rows: &mut [f32], angles: &[Angles]) {
-        let (dim, width, heads) = (config.head_dim, self.qkv.outputs(), config.num_attention_heads);
-        let angles = self.rope.map(|rope| &angles[rope]);
-        let step = rows_per_task(width);
-        rows.par_chunks_mut(step * width).enumerate().for_each(|(i, rows)| {
-            let mut copy = vec![0.0; dim];
-            vectorised(|| {
-                for (row, x) in rows.chunks_mut(width).enumerate() {
-                    for (head, x) in x.chunks_mut(dim).take(heads + config.num_key_value_heads).enumerate() {
-                        if let Some(norm) = if head < heads { &self.q_norm } else { &self.k_norm } {
-                            norm.row(x);
-                        }
-                        if let Some(angles) = angles {
-                            copy.copy_from_slice(x);
-                            turn_row(angles, i * step + row, &copy, x, dim, false);
-                        }
+    /// Normalises and turns the heads of queries and keys, where they are; the angles of the rows are those from `first` on.
+    pub(super) fn prepare(&self, config: &DecoderConfig, rows: &mut [f32], angles: &[Angles], first: usize) {
+        let (dim, heads) = (config.head_dim, config.num_attention_heads);
+        let (angles, mut copy) = (self.rope.map(|rope| &angles[rope]), vec![0.0; dim]);
+        vectorised(|| {
+            for (row, x) in rows.chunks_mut(self.qkv.outputs()).enumerate() {
+                for (head, x) in x.chunks_mut(dim).take(heads + config.num_key_value_heads).enumerate() {
+                    if let Some(norm) = if head < heads { &self.q_norm } else { &self.k_norm } {
+                        norm.row(x);
+                    }
+                    if let Some(angles) = angles {
+                        copy.copy_from_slice(x);
+                        turn_row(angles, first + row, &copy, x, dim, false);
                     }
                 }
-            });
+            }
         });
     }
 
-    /// Writes keys and values, and attends: `[n, heads·dim]`.
-    fn attend<T: Element>(
+    /// Writes keys and values at the last positions of a sequence that has grown to hold them, and attends: `[heads, n, dim]`.
+    pub(super) fn attend<T: Element>(
         &self,
         config: &DecoderConfig,
-        rows: &[f32],
+        rows: &[T],
         cache: &mut KvCache<T>,
+        layer: usize,
         place: &Place<'_>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Tensor<T>> {
         let (heads, kv_heads, dim, width) =
             (config.num_attention_heads, config.num_key_value_heads, config.head_dim, self.qkv.outputs());
         let n = rows.len() / width;
-        let narrow = narrowed::<T>(rows);
-        let side = |first: usize, heads: usize| {
-            View::strided(&narrow, first * dim, [1, heads, n, dim], [0, dim as isize, width as isize, 1])
-        };
-        let (layer, seq) = (place.layer, place.seq);
-        cache.write(layer, seq, place.first, side(heads, kv_heads)?, side(heads + kv_heads, kv_heads)?)?;
-        let output = self.rule(config).forward(side(0, heads)?, Kv::Paged { cache, layer, seqs: &[seq] })?;
-        Ok(joined(output.out.data(), [heads, n, dim]))
+        let side =
+            |first: usize, heads: usize| View::strided(rows, first * dim, [1, heads, n, dim], [0, dim as isize, width as isize, 1]);
+        cache.write(layer, place.seq, place.first, side(heads, kv_heads)?, side(heads + kv_heads, kv_heads)?)?;
+        Ok(self.rule(config).forward(side(0, heads)?, Kv::Paged { cache, layer, seqs: &[place.seq] })?.out)
+    }
+
+    /// `n` rows `[n, heads·dim]` of `[heads, all, dim]`, from `first` on.
+    pub(super) fn joined<'a, T: Element>(
+        &self,
+        config: &DecoderConfig,
+        attended: &[T],
+        first: usize,
+        n: usize,
+        to: &'a mut Lines<f32>,
+    ) -> &'a [f32] {
+        let (heads, dim) = (config.num_attention_heads, config.head_dim);
+        let all = attended.len() / (heads * dim);
+        let rows = to.room(n * heads * dim);
+        vectorised(|| {
+            for (i, to) in rows.chunks_mut(dim).enumerate() {
+                T::widen(&attended[(i % heads * all + first + i / heads) * dim..][..dim], to);
+            }
+        });
+        rows
     }
 
     fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {

@@ -135,6 +135,11 @@ pub struct Biases {
 }
 
 impl DecoderConfig {
+    /// Numbers in a row of queries, keys and values.
+    pub(crate) fn qkv_size(&self) -> usize {
+        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    }
+
     /// The rotary embeddings of a text of at most `length` tokens.
     pub(crate) fn rotary(&self, length: usize) -> Result<Vec<Rope>> {
         self.ropes.iter().map(|rope| rope.rope(self.head_dim, RopeStyle::HalfSplit, length)).collect()

@@ -1,17 +1,19 @@
 //! The feed-forward layer: one, or experts of which a router chooses some for each token.
 
+use regard::{Lines, Threads};
+
 use super::config::{Activation, Experts};
 use crate::Result;
+use crate::ops::simd::vectorised;
 use crate::parts::Matrix;
 
 /// `down(f(up x))`, or `down(f(gate x) · up x)`.
 #[derive(Debug)]
 pub(crate) struct Dense {
-    /// Gate first, where there is one.
+    pub(crate) gate: Option<Matrix>,
     pub(crate) up: Matrix,
     pub(crate) down: Matrix,
     pub(crate) activation: Activation,
-    pub(crate) gated: bool,
 }
 
 /// A feed-forward layer.
@@ -23,22 +25,36 @@ pub(super) enum FeedForward {
 
 impl Dense {
     /// Rows `[n, hidden]` to `[n, hidden]`.
-    pub(crate) fn apply(&self, x: &[f32]) -> Result<Vec<f32>> {
-        let mut inner = self.up.apply(x)?;
-        if self.gated {
-            return self.down.apply(&self.activation.gate(&inner, self.up.outputs() / 2));
+    pub(crate) fn apply(&self, x: &[f32], threads: Threads) -> Result<Lines<f32>> {
+        let mut y = Lines::zeros(self.up.rows(x) * self.down.outputs());
+        self.write(x, &mut Lines::default(), &mut y, threads)?;
+        Ok(y)
+    }
+
+    /// As [`Dense::apply`], through a buffer.
+    pub(crate) fn write(&self, x: &[f32], inner: &mut Lines<f32>, y: &mut [f32], threads: Threads) -> Result<()> {
+        let (inner, f) = (inner.room(self.up.rows(x) * self.up.outputs()), self.activation);
+        match &self.gate {
+            Some(gate) => Matrix::combine([gate, &self.up], x, |[gate, up]| vectorised(|| f.gate(gate, up)), inner, threads)?,
+            None => Matrix::combine([&self.up], x, |[x]| vectorised(|| f.apply(x)), inner, threads)?,
         }
-        self.activation.apply(&mut inner);
-        self.down.apply(&inner)
+        self.down.write(inner, y, threads)
     }
 }
 
 impl FeedForward {
     /// Rows `[n, hidden]` to `[n, hidden]`.
-    pub(super) fn apply(&self, x: &[f32], hidden: usize) -> Result<Vec<f32>> {
+    pub(super) fn apply(&self, x: &[f32], threads: Threads) -> Result<Lines<f32>> {
+        let mut y = Lines::zeros(x.len());
+        self.write(x, &mut Lines::default(), &mut y, threads)?;
+        Ok(y)
+    }
+
+    /// As [`FeedForward::apply`], through a buffer.
+    pub(super) fn write(&self, x: &[f32], inner: &mut Lines<f32>, y: &mut [f32], threads: Threads) -> Result<()> {
         match self {
-            FeedForward::Dense(dense) => dense.apply(x),
-            FeedForward::Mixture { router, experts, shape } => mixture(router, experts, *shape, x, hidden),
+            FeedForward::Dense(dense) => dense.write(x, inner, y, threads),
+            FeedForward::Mixture { router, experts, shape } => mixture(router, experts, *shape, x, y, threads),
         }
     }
 }
@@ -46,9 +62,11 @@ impl FeedForward {
 /// Every token's experts, weighted: `y = Σ softmax(chosen logits) · expert(x)`, in order of the experts.
 ///
 /// Source: Shazeer et al. 2017, "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer", §2.1.
-fn mixture(router: &Matrix, experts: &[Dense], shape: Experts, x: &[f32], hidden: usize) -> Result<Vec<f32>> {
-    let logits = router.apply(x)?;
-    let mut y = vec![0.0; x.len()];
+fn mixture(router: &Matrix, experts: &[Dense], shape: Experts, x: &[f32], y: &mut [f32], threads: Threads) -> Result<()> {
+    let rows = router.rows(x);
+    let (hidden, mut logits) = (x.len() / rows, vec![0.0; rows * shape.count]);
+    router.write(x, &mut logits, threads)?;
+    y.fill(0.0);
     let mut users: Vec<Vec<(usize, f32)>> = vec![Vec::new(); shape.count];
     for (row, logits) in logits.chunks(shape.count).enumerate() {
         let mut order: Vec<usize> = (0..shape.count).collect();
@@ -60,9 +78,9 @@ fn mixture(router: &Matrix, experts: &[Dense], shape: Experts, x: &[f32], hidden
     }
     for (expert, users) in experts.iter().zip(&users).filter(|(_, users)| !users.is_empty()) {
         let rows: Vec<f32> = users.iter().flat_map(|(row, _)| &x[row * hidden..][..hidden]).copied().collect();
-        for (from, (row, weight)) in expert.apply(&rows)?.chunks(hidden).zip(users) {
+        for (from, (row, weight)) in expert.apply(&rows, threads)?.chunks(hidden).zip(users) {
             y[row * hidden..][..hidden].iter_mut().zip(from).for_each(|(y, from)| *y += weight * from);
         }
     }
-    Ok(y)
+    Ok(())
 }

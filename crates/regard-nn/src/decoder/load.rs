@@ -118,11 +118,16 @@ impl Loader<'_> {
     fn dense(&self, name: &dyn Fn(&str) -> String) -> Result<Dense> {
         let (config, names) = (self.config, self.names);
         let (inner, hidden, layer) = (config.feed_forward.intermediate_size, config.hidden_size, config.feed_forward);
-        let (all, biased) = (inner * (1 + usize::from(layer.gated)), config.biases.feed_forward);
+        let (biased, halves) = (config.biases.feed_forward, 1 + usize::from(layer.gated));
         let parts: Vec<String> = names.up.iter().map(|part| name(part)).collect();
-        let up = self.parts(&parts, &vec![all / parts.len(); parts.len()], hidden, biased)?;
+        let (weight, bias) = self.together(&parts, &vec![halves * inner / parts.len(); parts.len()], hidden, biased)?;
+        let half = |i: usize| {
+            let bias = bias.as_ref().map(|bias| bias[i * inner..][..inner].to_vec());
+            Matrix::new(&weight.clone_rows(inner * hidden, i), bias, inner, hidden)
+        };
+        let gate = layer.gated.then(|| half(0)).transpose()?;
         let down = self.matrix(&[name(names.down)], hidden, inner, biased)?;
-        Ok(Dense { up, down, activation: layer.activation, gated: layer.gated })
+        Ok(Dense { gate, up: half(halves - 1)?, down, activation: layer.activation })
     }
 
     /// Experts are `[inputs, outputs]`, gates and their partners taking turns.
@@ -133,15 +138,18 @@ impl Loader<'_> {
         let up_bias = self.at(&format!("{}_bias", name(names.up[0])), &[count, 2 * inner])?.wide();
         let down = self.at(&name(names.down), &[count, inner, hidden])?;
         let down_bias = self.at(&format!("{}_bias", name(names.down)), &[count, hidden])?.wide();
-        let apart = || (0..2 * inner).map(|row| row % inner * 2 + row / inner);
         let expert = |e: usize| {
             let one = |all: &Values, from: usize, to: usize| all.clone_rows(from * to, e).transposed(to);
-            let bias = apart().map(|row| up_bias[e * 2 * inner + row]).collect();
+            let half = |i: usize| {
+                let turns = || (0..inner).map(|row| 2 * row + i);
+                let bias = turns().map(|row| up_bias[e * 2 * inner + row]).collect();
+                Matrix::new(&one(&up, hidden, 2 * inner).rows(hidden, turns()), Some(bias), inner, hidden)
+            };
             Ok(Dense {
-                up: Matrix::new(&one(&up, hidden, 2 * inner).rows(hidden, apart()), Some(bias), 2 * inner, hidden)?,
+                gate: Some(half(0)?),
+                up: half(1)?,
                 down: Matrix::new(&one(&down, inner, hidden), Some(down_bias[e * hidden..][..hidden].to_vec()), hidden, inner)?,
                 activation: config.feed_forward.activation,
-                gated: true,
             })
         };
         let router = self.matrix(&[name("mlp.router")], count, hidden, true)?;
@@ -150,6 +158,12 @@ impl Loader<'_> {
 
     /// Several matrices as one, each with its number of outputs.
     fn parts(&self, names: &[String], outputs: &[usize], inputs: usize, biased: bool) -> Result<Matrix> {
+        let (weight, bias) = self.together(names, outputs, inputs, biased)?;
+        Matrix::new(&weight, bias, outputs.iter().sum(), inputs)
+    }
+
+    /// The weights and biases of [`Loader::parts`].
+    fn together(&self, names: &[String], outputs: &[usize], inputs: usize, biased: bool) -> Result<(Values, Option<Vec<f32>>)> {
         let mut all: Option<(Values, Vec<f32>)> = None;
         for (name, &outputs) in names.iter().zip(outputs) {
             let shape = if self.names.transposed { [inputs, outputs] } else { [outputs, inputs] };
@@ -165,7 +179,7 @@ impl Loader<'_> {
             });
         }
         let (weight, bias) = all.unwrap_or((Values::F32(Vec::new()), Vec::new()));
-        Matrix::new(&weight, biased.then_some(bias), outputs.iter().sum(), inputs)
+        Ok((weight, biased.then_some(bias)))
     }
 
     fn matrix(&self, name: &[String; 1], outputs: usize, inputs: usize, biased: bool) -> Result<Matrix> {

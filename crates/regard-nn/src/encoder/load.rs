@@ -3,6 +3,7 @@
 use super::{Encoder, EncoderConfig, Layer};
 use crate::checkpoint::{Checkpoint, Values};
 use crate::decoder::NormKind;
+use crate::decoder::feed_forward::Dense;
 use crate::parts::{Matrix, Norm};
 use crate::{Error, Result};
 
@@ -59,8 +60,12 @@ impl Loader<'_> {
             qkv: self.matrix(&qkv, hidden, hidden)?,
             out: self.matrix(&[name("attention.output.dense")], hidden, hidden)?,
             attention_norm: self.norm(&name("attention.output.LayerNorm"))?,
-            up: self.matrix(&[name("intermediate.dense")], inner, hidden)?,
-            down: self.matrix(&[name("output.dense")], hidden, inner)?,
+            feed_forward: Dense {
+                gate: None,
+                up: self.matrix(&[name("intermediate.dense")], inner, hidden)?,
+                down: self.matrix(&[name("output.dense")], hidden, inner)?,
+                activation: self.config.hidden_act,
+            },
             norm: self.norm(&name("output.LayerNorm"))?,
         })
     }

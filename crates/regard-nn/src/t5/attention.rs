@@ -1,6 +1,6 @@
 //! The attentions of a block: of a text to itself, and of a reply to the text.
 
-use regard::{Attention, Causal, Kv, KvCache, Output, RelativeBias, Sequence, View};
+use regard::{Attention, Causal, Kv, KvCache, Lines, Output, RelativeBias, Sequence, View};
 
 use super::config::T5Config;
 use crate::Result;
@@ -25,7 +25,7 @@ pub(super) struct CrossAttention {
 
 impl SelfAttention {
     /// Rows `[n, d_model]` of a whole text, each of which sees all.
-    pub(super) fn whole(&self, config: &T5Config, x: &[f32], bias: &RelativeBias<'_>) -> Result<Vec<f32>> {
+    pub(super) fn whole(&self, config: &T5Config, x: &[f32], bias: &RelativeBias<'_>) -> Result<Lines<f32>> {
         let rows = self.qkv.apply(x)?;
         let side = |part| heads(config, &rows, part, 3);
         let rule = Attention::new().score(bias.clone()).scale(1.0);
@@ -40,7 +40,7 @@ impl SelfAttention {
         x: &[f32],
         bias: &RelativeBias<'_>,
         (cache, layer, seq, first): (&mut KvCache<f32>, usize, &Sequence, usize),
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Lines<f32>> {
         let rows = self.qkv.apply(x)?;
         let side = |part| heads(config, &rows, part, 3);
         cache.write(layer, seq, first, side(1)?, side(2)?)?;
@@ -53,11 +53,11 @@ impl SelfAttention {
 impl CrossAttention {
     /// The encoder's output `[n, d_model]` → `[n, 2, num_heads, d_kv]`.
     pub(super) fn keys_and_values(&self, encoded: &[f32]) -> Result<Vec<f32>> {
-        self.kv.apply(encoded)
+        Ok(self.kv.apply(encoded)?.to_vec())
     }
 
     /// Rows `[n, d_model]` of a reply to the text of these keys and values.
-    pub(super) fn apply(&self, config: &T5Config, x: &[f32], keys_and_values: &[f32]) -> Result<Vec<f32>> {
+    pub(super) fn apply(&self, config: &T5Config, x: &[f32], keys_and_values: &[f32]) -> Result<Lines<f32>> {
         let rows = self.q.apply(x)?;
         let side = |part| heads(config, keys_and_values, part, 2);
         let mixed = Attention::new().scale(1.0).forward(heads(config, &rows, 0, 1)?, (side(0)?, side(1)?))?;

@@ -82,13 +82,12 @@ impl Loader<'_> {
 
     fn dense(&self, name: &str) -> Result<Dense> {
         let (layer, width) = (self.config.feed_forward, self.config.d_model);
-        let up: &[&str] = if layer.gated { &["wi_0", "wi_1"] } else { &["wi"] };
-        let up: Vec<String> = up.iter().map(|up| format!("{name}.{up}")).collect();
+        let matrix = |part: &str| self.matrix(&format!("{name}.{part}"), layer.intermediate_size, width);
         Ok(Dense {
-            up: self.together(&up, layer.intermediate_size, width)?,
+            gate: layer.gated.then(|| matrix("wi_0")).transpose()?,
+            up: matrix(if layer.gated { "wi_1" } else { "wi" })?,
             down: self.matrix(&format!("{name}.wo"), width, layer.intermediate_size)?,
             activation: layer.activation,
-            gated: layer.gated,
         })
     }
 

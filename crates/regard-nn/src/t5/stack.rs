@@ -1,6 +1,6 @@
 //! The stacks of blocks: the encoder's, and the decoder's with its cache.
 
-use regard::{KvCache, RelativeBias, Sequence, View};
+use regard::{KvCache, RelativeBias, Sequence, Threads, View};
 
 use super::attention::{CrossAttention, SelfAttention};
 use super::config::T5Config;
@@ -77,7 +77,7 @@ impl Stack<Cross> {
 
 impl<C> Block<C> {
     fn feed_forward(&self, x: &mut [f32]) -> Result<()> {
-        let fed = self.feed_forward.apply(&self.feed_forward_norm.apply(x))?;
+        let fed = self.feed_forward.apply(&self.feed_forward_norm.apply(x), Threads::All)?;
         add(x, &fed);
         Ok(())
     }
