@@ -10,14 +10,16 @@ mod read;
 
 use std::path::Path;
 
-use regard::{Angles, CacheShape, KvCache, Rope, Sequence};
+use regard::Rope;
 
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 
-use self::attention::{Attention, Place, Store, with_cache};
+use self::attention::{Attention, Place};
+use crate::cache::TextCache;
 use crate::checkpoint::Checkpoint;
+use crate::files::Files;
 use crate::parts::{Matrix, Norm, add, softcap};
-use crate::{Error, Precision, Result};
+use crate::{Precision, Result};
 
 /// A decoder-only transformer with its weights packed for inference.
 ///
@@ -53,16 +55,15 @@ struct Block {
 }
 
 impl Decoder {
-    /// Reads `config.json` and the weights, `model.safetensors` or its shards, of a Hugging Face directory. The weights are used in
-    /// `precision`, or as they are in the files.
+    /// Reads `config.json` and the weights, `model.safetensors` or its shards, of a Hugging Face directory, or a GGUF file. The weights
+    /// are used in `precision`, or as they are in the files; see [`Model::open_in`](crate::Model::open_in).
     ///
     /// # Errors
     /// With the file at fault: one that cannot be read, a family that is not supported, impossible sizes, damaged weights.
-    pub fn open(dir: &Path, precision: Option<Precision>) -> Result<Self> {
-        let path = dir.join("config.json");
-        let text = crate::weights::read_file(&path)?;
-        let config = DecoderConfig::from_json(&String::from_utf8_lossy(&text)).map_err(|e| e.within(&path))?;
-        Self::load(config, &Checkpoint::open(dir)?.in_precision(precision)).map_err(|e| e.within(dir))
+    pub fn open(path: &Path, precision: Option<Precision>) -> Result<Self> {
+        let files = Files::open(path)?;
+        let config = files.config(DecoderConfig::from_json)?;
+        files.weights(precision, |checkpoint| Self::load(config, checkpoint))
     }
 
     /// A decoder from its weights.
@@ -82,17 +83,7 @@ impl Decoder {
     /// When it would be larger than memory can be.
     pub fn cache(&self, tokens: usize) -> Result<DecoderCache> {
         let capacity = tokens.min(self.config.max_position_embeddings);
-        let shape = CacheShape {
-            layers: self.blocks.len(),
-            pages: capacity.div_ceil(PAGE),
-            page_size: PAGE,
-            kv_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-            value_dim: self.config.head_dim,
-        };
-        let store = if self.narrow { Store::Bf16(KvCache::new(shape)?) } else { Store::F32(KvCache::new(shape)?) };
-        let seq = with_cache!(&store, cache => cache.sequence());
-        Ok(DecoderCache { store, seq, capacity, ropes: self.config.rotary(capacity)? })
+        DecoderCache::new(self.blocks.len(), self.config.heads(), self.narrow, capacity, self.config.rotary(capacity)?)
     }
 
     /// Reads `tokens` after those in the cache: logits of the next token, `[vocab_size]`. The same bits however a text is cut into
@@ -117,53 +108,24 @@ impl Decoder {
 
     /// The residual stream after the last block.
     fn read(&self, tokens: &[u32], cache: &mut DecoderCache, watch: &mut dyn FnMut(usize, &[f32])) -> Result<Vec<f32>> {
-        let (first, capacity) = (cache.len(), cache.capacity);
-        if tokens.is_empty() {
-            return Err(Error::Shape { what: "tokens of a step", given: vec![0], needed: "at least one token".to_owned() });
-        }
-        if tokens.len() > capacity - first {
-            return Err(Error::Context { tokens: first.saturating_add(tokens.len()), context: capacity });
-        }
-        let rows = self.blocks(tokens, cache, first, watch);
-        if rows.is_err() {
-            cache.rewind(first)?;
-        }
-        rows
+        let mut x = self.embed.rows(tokens)?;
+        cache.grown(tokens.len(), |cache, first| {
+            self.place(&mut x, first);
+            let positions = first..first + tokens.len();
+            let angles = cache.beside.iter().map(|rope| rope.angles(positions.clone())).collect::<regard::Result<Vec<_>>>()?;
+            for (layer, block) in self.blocks.iter().enumerate() {
+                watch(layer, &x);
+                block.apply(&self.config, &mut x, cache, &Place { layer, first, angles: &angles })?;
+            }
+            watch(self.blocks.len(), &x);
+            Ok(x)
+        })
     }
 
-    fn blocks(
-        &self,
-        tokens: &[u32],
-        cache: &mut DecoderCache,
-        first: usize,
-        watch: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Vec<f32>> {
-        let mut x = self.embedded(tokens, first)?;
-        let DecoderCache { store, seq, ropes, .. } = cache;
-        with_cache!(&mut *store, cache => cache.grow(seq, tokens.len()))?;
-        let angles = ropes.iter().map(|rope| rope.angles(first..first + tokens.len())).collect::<regard::Result<Vec<Angles>>>()?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            watch(layer, &x);
-            let place = Place { layer, seq, first, angles: &angles };
-            block.apply(&self.config, &mut x, store, &place)?;
-        }
-        watch(self.blocks.len(), &x);
-        Ok(x)
-    }
-
-    fn embedded(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>> {
-        let (vocab_size, hidden) = (self.config.vocab_size, self.config.hidden_size);
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
-            return Err(Error::Token { token, vocab_size });
-        }
-        let mut x = vec![0.0; tokens.len() * hidden];
-        for (i, (x, token)) in x.chunks_mut(hidden).zip(tokens).enumerate() {
-            self.embed.row(*token as usize, x);
-            x.iter_mut().for_each(|x| *x *= self.embedding_scale);
-            let position = self.positions.get((first + i) * hidden..).unwrap_or_default();
-            x.iter_mut().zip(position).for_each(|(x, p)| *x += p);
-        }
-        Ok(x)
+    /// `scale · x [+ positions]`
+    fn place(&self, x: &mut [f32], first: usize) {
+        x.iter_mut().for_each(|x| *x *= self.embedding_scale);
+        add(x, self.positions.get(first * self.config.hidden_size..).unwrap_or_default());
     }
 
     /// Rows of the residual stream to logits.
@@ -180,15 +142,15 @@ impl Decoder {
     /// # Errors
     /// When the cache was made by another model.
     pub fn kernel(&self, cache: &DecoderCache) -> Result<(String, String)> {
-        let of = |block: &Block| with_cache!(&cache.store, kv => block.attention.kernel(&self.config, kv, &cache.seq));
+        let of = |block: &Block| cache.kernel(&block.attention.rule(&self.config), self.config.heads());
         self.blocks.first().map_or_else(|| Ok(Default::default()), of)
     }
 }
 
 impl Block {
-    fn apply(&self, config: &DecoderConfig, x: &mut [f32], store: &mut Store, place: &Place<'_>) -> Result<()> {
+    fn apply(&self, config: &DecoderConfig, x: &mut [f32], cache: &mut DecoderCache, place: &Place<'_>) -> Result<()> {
         let after = |branch: &mut Vec<f32>, norm: &Option<Norm>| norm.iter().for_each(|norm| norm.in_place(branch));
-        let mut attended = self.attention.apply(config, &self.attention_norm.apply(x), store, place)?;
+        let mut attended = self.attention.apply(config, &self.attention_norm.apply(x), cache, place)?;
         after(&mut attended, &self.after_attention);
         if config.parallel_residual {
             add(&mut attended, &self.feed_forward.apply(&self.feed_forward_norm.apply(x), config.hidden_size)?);
@@ -203,49 +165,5 @@ impl Block {
     }
 }
 
-/// Tokens in a page of the cache: one tile of the attention kernels.
-pub(crate) const PAGE: usize = 64;
-
-/// The keys and values of one text, for all layers; the layers share one block table.
-#[derive(Debug)]
-pub struct DecoderCache {
-    store: Store,
-    seq: Sequence,
-    capacity: usize,
-    ropes: Vec<Rope>,
-}
-
-impl DecoderCache {
-    /// Tokens read so far.
-    pub fn len(&self) -> usize {
-        self.seq.len()
-    }
-
-    /// Whether no token was read.
-    pub fn is_empty(&self) -> bool {
-        self.seq.is_empty()
-    }
-
-    /// Tokens that there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Bytes of the pages that hold the tokens.
-    pub fn used_bytes(&self) -> usize {
-        with_cache!(&self.store, cache => cache.used_bytes())
-    }
-
-    /// Bytes of the whole pool.
-    pub fn bytes(&self) -> usize {
-        with_cache!(&self.store, cache => cache.bytes())
-    }
-
-    /// Forgets the tokens from position `len` on.
-    ///
-    /// # Errors
-    /// When there are fewer tokens.
-    pub fn rewind(&mut self, len: usize) -> Result<()> {
-        Ok(with_cache!(&mut self.store, cache => cache.truncate(&mut self.seq, len))?)
-    }
-}
+/// The keys and values of one text, and the rotary embeddings of its length.
+pub type DecoderCache = TextCache<Vec<Rope>>;

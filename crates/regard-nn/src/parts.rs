@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 use regard::{Element, PackedMatrix};
 
-use crate::Result;
-use crate::checkpoint::Values;
 use crate::config::unsupported;
 use crate::decoder::{Activation, NormKind};
 use crate::ops::simd::{sigmoid, sum, vectorised};
 use crate::ops::{GRAIN, rows_per_task};
+use crate::values::Values;
+use crate::{Error, Result};
 
 /// `y = x·Wᵀ + b`
 #[derive(Debug)]
@@ -36,9 +36,21 @@ impl Matrix {
         Ok(y)
     }
 
-    /// A row of the matrix itself: an embedding.
-    pub(crate) fn row(&self, row: usize, to: &mut [f32]) {
-        self.packed.row(row, to);
+    /// The rows of tokens, of which this is the embedding: `[tokens, inputs]`.
+    ///
+    /// # Errors
+    /// When there are no tokens, or one has no row.
+    pub(crate) fn rows(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let (vocab_size, width) = (self.packed.outputs(), self.packed.inputs());
+        if tokens.is_empty() {
+            return Err(Error::Shape { what: "tokens of a text", given: vec![0], needed: "at least one token".to_owned() });
+        }
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
+            return Err(Error::Token { token, vocab_size });
+        }
+        let mut rows = vec![0.0; tokens.len() * width];
+        rows.chunks_mut(width).zip(tokens).for_each(|(row, token)| self.packed.row(*token as usize, row));
+        Ok(rows)
     }
 }
 

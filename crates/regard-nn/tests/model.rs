@@ -77,7 +77,7 @@ fn greedy_text_is_the_same_with_the_cache_and_without_it() {
 #[test]
 fn a_text_may_be_read_in_any_cuts() {
     let (model, params) = (model(), Params::init(&config(), 7).unwrap());
-    let decoder = model.decoder();
+    let decoder = model.decoder().unwrap();
     let tokens: Vec<u32> = (0..90).map(|i| i * 37 % VOCAB as u32).collect();
     let read = |cuts: &[usize]| {
         let mut cache = decoder.cache(96).unwrap();
@@ -195,10 +195,10 @@ fn requests_that_cannot_be_are_refused_by_name() {
         let text = refuse("a", sampling(wrong));
         assert!(text.starts_with(name), "{text}");
     }
-    let mut cache = model.decoder().cache(4).unwrap();
-    assert!(matches!(model.decoder().step(&[], &mut cache), Err(Error::Shape { .. })));
-    assert!(matches!(model.decoder().step(&[1; 5], &mut cache), Err(Error::Context { tokens: 5, context: 4 })));
-    assert!(matches!(model.decoder().step(&[VOCAB as u32], &mut cache), Err(Error::Token { .. })));
+    let mut cache = model.decoder().unwrap().cache(4).unwrap();
+    assert!(matches!(model.decoder().unwrap().step(&[], &mut cache), Err(Error::Shape { .. })));
+    assert!(matches!(model.decoder().unwrap().step(&[1; 5], &mut cache), Err(Error::Context { tokens: 5, context: 4 })));
+    assert!(matches!(model.decoder().unwrap().step(&[VOCAB as u32], &mut cache), Err(Error::Token { .. })));
     assert!(cache.is_empty(), "what failed left nothing behind");
 }
 

@@ -1,14 +1,14 @@
 //! The attention of a block, through the paged cache.
 
-use half::bf16;
 use rayon::prelude::*;
-use regard::{Angles, Causal, Element, Kv, KvCache, Sequence, Softcap, View, Window};
+use regard::{Angles, Causal, Softcap, Window};
 
+use super::DecoderCache;
 use super::config::DecoderConfig;
 use crate::Result;
 use crate::ops::simd::vectorised;
 use crate::ops::{rows_per_task, turn_row};
-use crate::parts::{Matrix, Norm, joined, narrowed};
+use crate::parts::{Matrix, Norm};
 
 /// Projections, positions, attention, projection.
 #[derive(Debug)]
@@ -23,28 +23,9 @@ pub(super) struct Attention {
     pub(super) rope: Option<usize>,
 }
 
-/// Keys and values of all layers, in the type of the weights.
-#[derive(Debug)]
-pub(super) enum Store {
-    F32(KvCache<f32>),
-    Bf16(KvCache<bf16>),
-}
-
-/// Runs `$body` with the cache in a [`Store`], whatever its type.
-macro_rules! with_cache {
-    ($store:expr, $cache:ident => $body:expr) => {
-        match $store {
-            $crate::decoder::attention::Store::F32($cache) => $body,
-            $crate::decoder::attention::Store::Bf16($cache) => $body,
-        }
-    };
-}
-pub(super) use with_cache;
-
-/// Where a block's keys and values go.
+/// Where a block's rows are.
 pub(super) struct Place<'a> {
     pub(super) layer: usize,
-    pub(super) seq: &'a Sequence,
     /// The position of the first row.
     pub(super) first: usize,
     /// The angles of the rows' positions, for each rotary embedding.
@@ -53,10 +34,10 @@ pub(super) struct Place<'a> {
 
 impl Attention {
     /// Rows `[n, hidden]`, normalised, at the last positions of a sequence that has grown to hold them → `[n, hidden]`.
-    pub(super) fn apply(&self, config: &DecoderConfig, x: &[f32], store: &mut Store, place: &Place<'_>) -> Result<Vec<f32>> {
+    pub(super) fn apply(&self, config: &DecoderConfig, x: &[f32], cache: &mut DecoderCache, place: &Place<'_>) -> Result<Vec<f32>> {
         let mut rows = self.qkv.apply(x)?;
         self.prepare(config, &mut rows, place.angles);
-        let mixed = with_cache!(store, cache => self.attend(config, &rows, cache, place))?;
+        let mixed = cache.attend(&self.rule(config), &rows, config.heads(), (place.layer, place.first))?;
         self.out.apply(&mixed)
     }
 
@@ -83,28 +64,7 @@ impl Attention {
         });
     }
 
-    /// Writes keys and values, and attends: `[n, heads·dim]`.
-    fn attend<T: Element>(
-        &self,
-        config: &DecoderConfig,
-        rows: &[f32],
-        cache: &mut KvCache<T>,
-        place: &Place<'_>,
-    ) -> Result<Vec<f32>> {
-        let (heads, kv_heads, dim, width) =
-            (config.num_attention_heads, config.num_key_value_heads, config.head_dim, self.qkv.outputs());
-        let n = rows.len() / width;
-        let narrow = narrowed::<T>(rows);
-        let side = |first: usize, heads: usize| {
-            View::strided(&narrow, first * dim, [1, heads, n, dim], [0, dim as isize, width as isize, 1])
-        };
-        let (layer, seq) = (place.layer, place.seq);
-        cache.write(layer, seq, place.first, side(heads, kv_heads)?, side(heads + kv_heads, kv_heads)?)?;
-        let output = self.rule(config).forward(side(0, heads)?, Kv::Paged { cache, layer, seqs: &[seq] })?;
-        Ok(joined(output.out.data(), [heads, n, dim]))
-    }
-
-    fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {
+    pub(super) fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {
         let window = self.window.map(|window| Window { left: window as u32 - 1, right: 0 });
         let rule = regard::Attention::new().mask((Causal::LowerRight, window)).score(config.attention_softcap.map(Softcap));
         let rule = rule.scale(config.attention_scale);
@@ -112,19 +72,5 @@ impl Attention {
             Some(sinks) => rule.sinks(sinks.clone()),
             None => rule,
         }
-    }
-
-    /// The kernel that attends from one row, and the reason for the choice.
-    pub(super) fn kernel<T: Element>(
-        &self,
-        config: &DecoderConfig,
-        cache: &KvCache<T>,
-        seq: &Sequence,
-    ) -> Result<(String, String)> {
-        let row = vec![T::from_f32(0.0); config.num_attention_heads * config.head_dim];
-        let (rule, seqs) = (self.rule(config), [seq]);
-        let q = View::new(&row, [1, config.num_attention_heads, 1, config.head_dim])?;
-        let plan = rule.plan(q, Kv::Paged { cache, layer: 0, seqs: &seqs })?;
-        Ok((plan.kernel().to_owned(), plan.why().to_owned()))
     }
 }

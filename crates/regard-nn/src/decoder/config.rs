@@ -2,6 +2,7 @@
 
 use regard::{Rope, RopeStyle};
 
+use crate::cache::Heads;
 use crate::{Result, RopeParameters};
 
 /// The shape of a decoder-only transformer, as [`DecoderConfig::from_json`] reads it from a Hugging Face `config.json`. Fields that
@@ -135,6 +136,10 @@ pub struct Biases {
 }
 
 impl DecoderConfig {
+    pub(crate) fn heads(&self) -> Heads {
+        Heads { query: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim }
+    }
+
     /// The rotary embeddings of a text of at most `length` tokens.
     pub(crate) fn rotary(&self, length: usize) -> Result<Vec<Rope>> {
         self.ropes.iter().map(|rope| rope.rope(self.head_dim, RopeStyle::HalfSplit, length)).collect()

@@ -139,6 +139,10 @@ fn models_that_are_more_than_their_type_are_refused_by_name() {
             "GGUF llama.expert_count is 8 and must be 0: mixtures of",
         ),
         (vec![arch("llama"), entry("llama.logit_scale", 4, &[8, 0, 0, 0])], "GGUF llama.logit_scale is 8 and must be left out"),
+        (
+            vec![arch("qwen2"), entry("qwen2.attention.sliding_window", 4, &[8, 0, 0, 0])],
+            "GGUF qwen2.attention.sliding_window is 8 and must be left out: which blocks",
+        ),
         (vec![arch("llama")], "the GGUF file has no llama.embedding_length: an integer"),
     ] {
         std::fs::write(&path, header(b"GGUF", 2, 0, entries.len() as u64, &[&entries.concat()])).unwrap();
@@ -223,7 +227,7 @@ fn ask(path: &Path) -> Result<(), regard_nn::Error> {
         }
     }
     let config = gguf.config_json().map(drop);
-    let tokenizer = gguf.tokenizer().map(|tokenizer| drop(tokenizer.encode("Once upon a time 東京", true)));
+    let tokenizer = gguf.tokenizer().map(|tokenizer| drop(tokenizer.encode("Once upon a time 東京")));
     config.and(tokenizer)
 }
 
