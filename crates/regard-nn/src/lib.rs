@@ -58,6 +58,7 @@ mod join;
 mod linear;
 mod llama;
 mod mapped;
+mod merges;
 mod mha;
 mod mlp;
 mod model;

@@ -205,7 +205,7 @@ fn tokenizers_that_would_say_something_else_are_refused_by_name() {
 }
 
 /// Numbers from a linear congruence with the constants of Knuth's MMIX.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     fn below(&mut self, bound: usize) -> usize {
@@ -232,7 +232,7 @@ fn ask(path: &Path) -> Result<(), regard_nn::Error> {
 }
 
 /// One damage of a file: its end cut off, or some bytes replaced, most of them in the header, where the claims are.
-fn damage(whole: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+pub(crate) fn damage(whole: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     if numbers.below(4) == 0 {
         bytes.truncate(numbers.below(whole.len()));

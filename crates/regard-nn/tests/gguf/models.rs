@@ -8,6 +8,7 @@ use regard_nn::{Decoder, Generate, Generation, Message, Model, Precision, Prompt
 use safetensors::SafeTensors;
 
 use super::fixture;
+use super::lies::{Numbers, damage};
 
 fn path(name: &str) -> PathBuf {
     fixture("models").join(format!("{name}.gguf"))
@@ -66,4 +67,28 @@ fn a_chat_template_is_filled_as_transformers_fills_it() {
     let template = model.chat_template().unwrap().unwrap();
     let text = template.render(&[Message::new("user", QUESTION)], true).unwrap();
     assert_eq!(model.tokenizer().encode_rendered(&text).unwrap(), words("chat"));
+}
+
+#[test]
+fn no_damage_panics_when_a_model_is_opened_and_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut numbers, mut errors) = (Numbers(7), 0);
+    for name in ["llama", "phi3", "gemma"] {
+        let whole = std::fs::read(path(name)).unwrap();
+        for turn in 0..300 {
+            let file = dir.path().join(format!("{name}-{turn}.gguf"));
+            std::fs::write(&file, damage(&whole, &mut numbers)).unwrap();
+            let options = Generate { max_tokens: 2, ..Generate::default() };
+            match Model::open(&file) {
+                // Damaged numbers may still be finite, and the rest is refused by the sampler.
+                Ok(model) => drop(model.generate(TEXT, &options, &AtomicBool::new(false), &mut |_| ControlFlow::Continue(()))),
+                Err(error) => {
+                    errors += 1;
+                    assert!(error.to_string().starts_with(&format!("{}: ", file.display())), "{error}");
+                }
+            }
+            std::fs::remove_file(&file).unwrap();
+        }
+    }
+    assert!(errors > 300, "{errors} of 900");
 }
