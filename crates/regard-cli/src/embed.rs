@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use regard_nn::{Embedder, Pooling};
 use serde::Serialize;
 
+use crate::precision::Precision;
+
 /// Turn texts into vectors that are close where the texts mean the same, by a BERT-type model.
 ///
 /// Texts come from the command line, or line by line from standard input. Each becomes one line of standard output: an array of
@@ -20,6 +22,8 @@ pub(crate) struct Embed {
     /// Hugging Face or sentence-transformers directory of a BERT-type model
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: Precision,
     /// How the states of a text's tokens become one vector [default: the model's, else mean]
     #[arg(long, value_enum)]
     pooling: Option<Pool>,
@@ -49,7 +53,7 @@ struct Embedded<'a> {
 
 impl Embed {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
-        let embedder = Embedder::open(&self.model)?;
+        let embedder = Embedder::open_in(&self.model, self.precision.get())?;
         let embedder = if self.no_normalize { embedder.normalized(false) } else { embedder };
         for text in &self.texts {
             self.print(&embedder, text)?;

@@ -11,19 +11,22 @@ use regard_nn::{FinishReason, Generate, Generation, Message, Model, Prompt, Samp
 use serde_json::{Value, json};
 
 use crate::interrupt::Interrupt;
+use crate::precision::Precision;
 
 /// Continue a text with the built-in story model or with a model of your own.
 ///
 /// The prompt comes from the command line, or from standard input when that is a pipe or a file. The prompt and its
 /// continuation stream to standard output; Ctrl-C ends them where they are. With --chat the prompt is a question, put as the
-/// model's chat template puts it, and the answer alone is printed.
+/// model's chat template puts it, and the answer alone is printed; so is the reply of a T5.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Text to continue [default: standard input when piped, else "Once upon a time"]
     prompt: Option<String>,
-    /// Hugging Face directory of a decoder: Llama, Mistral, Qwen, Gemma, Phi, GPT, … [default: the built-in story model]
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face directory or GGUF file: Llama, Mistral, Qwen, Gemma, Phi, GPT, T5, … [default: the built-in story model]
+    #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    precision: Precision,
     /// Ask the prompt as a question, by the chat template of the model
     #[arg(long)]
     chat: bool,
@@ -72,7 +75,9 @@ impl Run {
         let model = self.open()?;
         let options = self.options(&model);
         let chat = if self.chat { Some(self.conversation(&model, &prompt)?) } else { None };
-        let (asked, shown) = chat.as_ref().map_or((Prompt::Text(&prompt), &*prompt), |text| (Prompt::Rendered(text), ""));
+        let asked = chat.as_ref().map_or(Prompt::Text(&prompt), |text| Prompt::Rendered(text));
+        // An answer and a reply do not go on with the prompt.
+        let shown = if self.chat || model.t5().is_some() { "" } else { &*prompt };
         let mut page = Page::new(!self.json);
         let generation = model.generate(asked, &options, interrupt.flag(), &mut |piece| {
             page.begin(shown)?;
@@ -116,7 +121,7 @@ impl Run {
 
     fn open(&self) -> Result<Model, Box<dyn Error>> {
         Ok(match &self.model {
-            Some(dir) => Model::open(dir)?,
+            Some(path) => Model::open_in(path, self.precision.get())?,
             None => Model::from_bytes(
                 regard_story::CONFIG.as_bytes(),
                 regard_story::WEIGHTS,

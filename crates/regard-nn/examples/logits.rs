@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(dir), Some(text)) = (arguments.next(), arguments.next()) else { return Err("usage: logits DIR TEXT".into()) };
     let model = Model::open_in(dir.as_ref(), Some(Precision::F32))?;
     let tokens = model.tokenizer().encode(&text)?;
-    let decoder = model.decoder();
+    let decoder = model.decoder().ok_or("the model is no decoder")?;
     let logits = decoder.trace(&tokens, &mut decoder.cache(tokens.len())?, &mut |_, _| {})?;
     let logits: Vec<&[f32]> = logits.chunks(decoder.config().vocab_size).collect();
     println!("{}", serde_json::json!({ "tokens": tokens, "logits": logits }));

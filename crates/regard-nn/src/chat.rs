@@ -117,7 +117,12 @@ impl ChatTemplate {
             (templates.default().map_err(|e| e.within(&shared))?, shared)
         };
         let template = Self::new(source, tokens).map_err(|e| e.within(&file))?;
-        Ok(Some(Self { file: Some(file), ..template }))
+        Ok(Some(template.in_file(&file)))
+    }
+
+    /// The same template, whose errors name this file.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        Self { file: Some(file.to_owned()), ..self }
     }
 
     /// The same template at a fixed time, which `strftime_now` then tells instead of the clock's.

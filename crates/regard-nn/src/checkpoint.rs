@@ -1,4 +1,4 @@
-//! The tensors of a model's files by name: safetensors, whole or in shards.
+//! The tensors of a model's files by name, each taken once: safetensors, whole or in shards, or GGUF.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -6,20 +6,37 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 
 use half::{bf16, f16};
-use regard::{Element, PackedMatrix};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::mapped::Mapped;
+use crate::values::Values;
 use crate::weights::{read_file, shard_names};
 use crate::{Error, Precision, Result};
 
 /// The tensors of some files, each taken when a model asks for it.
 pub(crate) struct Checkpoint<'a> {
-    files: Vec<Bytes<'a>>,
-    entries: HashMap<String, Entry>,
+    tensors: Box<dyn Tensors + 'a>,
     taken: RefCell<HashSet<String>>,
     /// The type that all tensors are given in, whatever they are in.
     precision: Option<Precision>,
+}
+
+/// The tensors of a file format, by the names of Hugging Face.
+pub(crate) trait Tensors {
+    /// All that a model may ask for.
+    fn names(&self) -> Vec<String>;
+
+    /// The shape of a tensor, rows first, and what reads it; none where there is no such tensor.
+    fn tensor<'a>(&'a self, name: &'a str) -> Option<(&'a [usize], Read<'a>)>;
+}
+
+/// Reads the elements of a tensor in a type, or as it suits the file.
+pub(crate) type Read<'a> = Box<dyn FnOnce(Option<Precision>) -> Result<Values> + 'a>;
+
+/// Safetensors files.
+struct Files<'a> {
+    files: Vec<Bytes<'a>>,
+    entries: HashMap<String, Entry>,
 }
 
 /// A file as bytes: borrowed or mapped.
@@ -33,15 +50,8 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// The elements of a tensor, row-major: 16-bit ones stay so where they are bf16; f16 is widened, for bf16 would round it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Values {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-}
-
 impl<'a> Checkpoint<'a> {
-    /// The tensors of these files together.
+    /// The tensors of these safetensors files together.
     ///
     /// # Errors
     /// When one is not a whole safetensors file, or two hold the same tensor.
@@ -59,7 +69,12 @@ impl<'a> Checkpoint<'a> {
                 }
             }
         }
-        Ok(Self { files, entries, taken: RefCell::default(), precision: None })
+        Ok(Self::of(Files { files, entries }))
+    }
+
+    /// The tensors of a file of any format.
+    pub(crate) fn of(tensors: impl Tensors + 'a) -> Self {
+        Self { tensors: Box::new(tensors), taken: RefCell::default(), precision: None }
     }
 
     /// The same tensors, all in that type.
@@ -83,7 +98,7 @@ impl<'a> Checkpoint<'a> {
 
     /// Whether there is a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+        self.tensors.tensor(name).is_some()
     }
 
     /// The elements of a tensor.
@@ -92,104 +107,44 @@ impl<'a> Checkpoint<'a> {
     /// When it is missing, misshapen or not of floats.
     pub(crate) fn values(&self, name: &str, needed: &[usize]) -> Result<Values> {
         let owned = || (name.to_owned(), needed.to_vec());
-        let Some(entry) = self.entries.get(name) else {
+        let Some((shape, read)) = self.tensors.tensor(name) else {
             let (name, needed) = owned();
             return Err(Error::MissingWeight { name, needed });
         };
-        if entry.shape != needed {
+        if shape != needed {
             let (name, needed) = owned();
-            return Err(Error::WeightShape { name, given: entry.shape.clone(), needed });
+            return Err(Error::WeightShape { name, given: shape.to_vec(), needed });
         }
         self.taken.borrow_mut().insert(name.to_owned());
-        let bytes = &self.files[entry.file][entry.bytes.clone()];
-        let halves = || bytes.as_chunks().0.iter();
-        let values = match entry.dtype {
-            Dtype::F32 => Values::F32(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()),
-            Dtype::F16 => Values::F32(halves().map(|x| f16::from_le_bytes(*x).to_f32()).collect()),
-            Dtype::BF16 => Values::Bf16(halves().map(|x| bf16::from_le_bytes(*x)).collect()),
-            other => return Err(Error::WeightType { name: name.to_owned(), given: format!("{other:?}") }),
-        };
-        Ok(match (self.precision, values) {
-            (Some(Precision::F32), values) => Values::F32(values.wide()),
-            (Some(Precision::Bf16), Values::F32(values)) => Values::Bf16(values.into_iter().map(bf16::from_f32).collect()),
-            (_, values) => values,
-        })
+        read(self.precision)
     }
 
     /// A tensor that no one asked for, but those that follow from the others.
     pub(crate) fn left_over(&self, redundant: impl Fn(&str) -> bool) -> Option<String> {
         let taken = self.taken.borrow();
-        self.entries.keys().filter(|name| !taken.contains(*name) && !redundant(name)).min().cloned()
+        self.tensors.names().into_iter().filter(|name| !taken.contains(name) && !redundant(name)).min()
     }
 }
 
-impl Values {
-    /// In f32.
-    pub(crate) fn wide(self) -> Vec<f32> {
-        match self {
-            Values::F32(values) => values,
-            Values::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
-        }
+impl Tensors for Files<'_> {
+    fn names(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
     }
 
-    /// Whether they are bf16.
-    pub(crate) fn is_bf16(&self) -> bool {
-        matches!(self, Values::Bf16(_))
+    fn tensor<'a>(&'a self, name: &'a str) -> Option<(&'a [usize], Read<'a>)> {
+        let Entry { file, dtype, shape, bytes } = self.entries.get(name)?;
+        let bytes = &self.files[*file][bytes.clone()];
+        Some((shape, Box::new(move |precision| Ok(numbers(name, *dtype, bytes)?.in_precision(precision)))))
     }
+}
 
-    /// Some rows of `width` elements, in any order.
-    pub(crate) fn rows(self, width: usize, order: impl Iterator<Item = usize>) -> Values {
-        fn pick<T: Copy>(from: &[T], width: usize, order: impl Iterator<Item = usize>) -> Vec<T> {
-            order.flat_map(|row| &from[row * width..][..width]).copied().collect()
-        }
-        match self {
-            Values::F32(values) => Values::F32(pick(&values, width, order)),
-            Values::Bf16(values) => Values::Bf16(pick(&values, width, order)),
-        }
-    }
-
-    /// One row of `width` elements.
-    pub(crate) fn clone_rows(&self, width: usize, row: usize) -> Values {
-        match self {
-            Values::F32(values) => Values::F32(values[row * width..][..width].to_vec()),
-            Values::Bf16(values) => Values::Bf16(values[row * width..][..width].to_vec()),
-        }
-    }
-
-    /// The transpose of `[rows, columns]`.
-    pub(crate) fn transposed(self, columns: usize) -> Values {
-        fn turn<T: Copy>(from: &[T], columns: usize) -> Vec<T> {
-            (0..columns).flat_map(|column| from[column..].iter().step_by(columns)).copied().collect()
-        }
-        match self {
-            Values::F32(values) => Values::F32(turn(&values, columns)),
-            Values::Bf16(values) => Values::Bf16(turn(&values, columns)),
-        }
-    }
-
-    /// These and the rows of another: in f32 where either is.
-    pub(crate) fn and(self, other: Values) -> Values {
-        match (self, other) {
-            (Values::Bf16(mut a), Values::Bf16(b)) => {
-                a.extend(b);
-                Values::Bf16(a)
-            }
-            (a, b) => {
-                let mut a = a.wide();
-                a.extend(b.wide());
-                Values::F32(a)
-            }
-        }
-    }
-
-    /// `[outputs, inputs]`, packed for matrix products.
-    pub(crate) fn pack(&self, outputs: usize, inputs: usize) -> Result<PackedMatrix> {
-        fn packed<T: Element>(values: &[T], outputs: usize, inputs: usize) -> Result<PackedMatrix> {
-            Ok(PackedMatrix::new(values, outputs, inputs)?)
-        }
-        match self {
-            Values::F32(values) => packed(values, outputs, inputs),
-            Values::Bf16(values) => packed(values, outputs, inputs),
-        }
-    }
+/// f16 is widened, for bf16 would round it.
+fn numbers(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Values> {
+    let halves = || bytes.as_chunks().0.iter();
+    Ok(match dtype {
+        Dtype::F32 => Values::F32(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect()),
+        Dtype::F16 => Values::F32(halves().map(|x| f16::from_le_bytes(*x).to_f32()).collect()),
+        Dtype::BF16 => Values::Bf16(halves().map(|x| bf16::from_le_bytes(*x)).collect()),
+        other => return Err(Error::WeightType { name: name.to_owned(), given: format!("{other:?}") }),
+    })
 }

@@ -7,19 +7,20 @@ pub(crate) mod feed_forward;
 mod load;
 mod names;
 mod read;
+mod through;
 
 use std::path::Path;
 
-use rayon::prelude::*;
-use regard::{Angles, CacheShape, Element, KvCache, Lines, Rope, Sequence, Threads};
+use regard::{Kv, Lines, Rope};
 
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 
-use self::attention::{Attention, Place, Store, with_cache};
+use self::attention::Attention;
+use crate::cache::{TextCache, attend, with, write};
 use crate::checkpoint::Checkpoint;
-use crate::ops::simd::vectorised;
+use crate::files::Files;
 use crate::parts::{Matrix, Norm, add, softcap};
-use crate::{Error, Precision, Result};
+use crate::{Precision, Result};
 
 /// A decoder-only transformer with its weights packed for inference.
 ///
@@ -55,16 +56,15 @@ struct Block {
 }
 
 impl Decoder {
-    /// Reads `config.json` and the weights, `model.safetensors` or its shards, of a Hugging Face directory. The weights are used in
-    /// `precision`, or as they are in the files.
+    /// Reads `config.json` and the weights, `model.safetensors` or its shards, of a Hugging Face directory, or a GGUF file. The weights
+    /// are used in `precision`, or as they are in the files; see [`Model::open_in`](crate::Model::open_in).
     ///
     /// # Errors
     /// With the file at fault: one that cannot be read, a family that is not supported, impossible sizes, damaged weights.
-    pub fn open(dir: &Path, precision: Option<Precision>) -> Result<Self> {
-        let path = dir.join("config.json");
-        let text = crate::weights::read_file(&path)?;
-        let config = DecoderConfig::from_json(&String::from_utf8_lossy(&text)).map_err(|e| e.within(&path))?;
-        Self::load(config, &Checkpoint::open(dir)?.in_precision(precision)).map_err(|e| e.within(dir))
+    pub fn open(path: &Path, precision: Option<Precision>) -> Result<Self> {
+        let files = Files::open(path)?;
+        let config = files.config(DecoderConfig::from_json)?;
+        files.weights(precision, |checkpoint| Self::load(config, checkpoint))
     }
 
     /// A decoder from its weights.
@@ -84,17 +84,7 @@ impl Decoder {
     /// When it would be larger than memory can be.
     pub fn cache(&self, tokens: usize) -> Result<DecoderCache> {
         let capacity = tokens.min(self.config.max_position_embeddings);
-        let shape = CacheShape {
-            layers: self.blocks.len(),
-            pages: capacity.div_ceil(PAGE),
-            page_size: PAGE,
-            kv_heads: self.config.num_key_value_heads,
-            head_dim: self.config.head_dim,
-            value_dim: self.config.head_dim,
-        };
-        let store = if self.narrow { Store::Bf16(KvCache::new(shape)?) } else { Store::F32(KvCache::new(shape)?) };
-        let seq = with_cache!(&store, cache => cache.sequence());
-        Ok(DecoderCache { store, seq, capacity, ropes: self.config.rotary(capacity)? })
+        DecoderCache::new(self.blocks.len(), self.config.heads(), self.narrow, capacity, self.config.rotary(capacity)?)
     }
 
     /// Reads `tokens` after those in the cache: logits of the next token, `[vocab_size]`. The same bits however a text is cut into
@@ -119,83 +109,30 @@ impl Decoder {
 
     /// The residual stream after the last block.
     fn read(&self, tokens: &[u32], cache: &mut DecoderCache, watch: &mut dyn FnMut(usize, &[f32])) -> Result<Lines<f32>> {
-        let (first, capacity) = (cache.len(), cache.capacity);
-        if tokens.is_empty() {
-            return Err(Error::Shape { what: "tokens of a step", given: vec![0], needed: "at least one token".to_owned() });
-        }
-        if tokens.len() > capacity - first {
-            return Err(Error::Context { tokens: first.saturating_add(tokens.len()), context: capacity });
-        }
-        let rows = self.blocks(tokens, cache, first, watch);
-        if rows.is_err() {
-            cache.rewind(first)?;
-        }
-        rows
+        let (mut x, heads) = (self.embed.rows(tokens)?, self.config.heads());
+        cache.grown(tokens.len(), |cache, first| {
+            self.place(&mut x, first);
+            let positions = first..first + tokens.len();
+            let angles = cache.beside.iter().map(|rope| rope.angles(positions.clone())).collect::<regard::Result<Vec<_>>>()?;
+            let seq = &cache.seq;
+            with!(&mut cache.store, cache => self.through(&mut x, &angles, watch, &mut |layer, rows, mixed| {
+                write(rows, heads, cache, (layer, seq, first))?;
+                let rule = self.blocks[layer].attention.rule(&self.config);
+                attend(&rule, rows, heads, Kv::Paged { cache, layer, seqs: &[seq] }, mixed)
+            }))?;
+            Ok(x)
+        })
     }
 
-    fn blocks(
-        &self,
-        tokens: &[u32],
-        cache: &mut DecoderCache,
-        first: usize,
-        watch: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Lines<f32>> {
-        let mut x = self.embedded(tokens, first)?;
-        let DecoderCache { store, seq, ropes, .. } = cache;
-        with_cache!(&mut *store, cache => cache.grow(seq, tokens.len()))?;
-        let angles = ropes.iter().map(|rope| rope.angles(first..first + tokens.len())).collect::<regard::Result<Vec<Angles>>>()?;
-        let place = Place { seq, first, angles: &angles };
-        with_cache!(store, cache => self.through(&mut x, cache, &place, watch))?;
-        Ok(x)
-    }
-
-    /// The residual stream through all blocks. Rows meet in attention only: until there, and from there on, threads take some each.
-    fn through<T: Element>(
-        &self,
-        x: &mut [f32],
-        cache: &mut KvCache<T>,
-        place: &Place<'_>,
-        watch: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<()> {
-        let (config, hidden) = (&self.config, self.config.hidden_size);
-        let (n, width) = (x.len() / hidden, config.qkv_size());
-        let rows = rows_of_a_part(n);
-        let mut buffers: Vec<Buffers> = (0..n.div_ceil(rows)).map(|_| Buffers::default()).collect();
-        let mut qkv = vec![T::default(); n * width];
-        for (layer, block) in self.blocks.iter().enumerate() {
-            watch(layer, x);
-            let parts = x.chunks(rows * hidden).zip(qkv.chunks_mut(rows * width)).zip(&mut buffers).enumerate();
-            share(parts, |(i, ((x, qkv), buffers)), threads| {
-                block.begin(config, x, (place.angles, i * rows), qkv, buffers, threads)
-            })?;
-            let attended = block.attention.attend(config, &qkv, cache, layer, place)?;
-            let parts = x.chunks_mut(rows * hidden).zip(&mut buffers).enumerate();
-            share(parts, |(i, (x, buffers)), threads| block.end(config, x, (attended.data(), i * rows), buffers, threads))?;
-        }
-        watch(self.blocks.len(), x);
-        Ok(())
-    }
-
-    fn embedded(&self, tokens: &[u32], first: usize) -> Result<Lines<f32>> {
-        let (vocab_size, hidden) = (self.config.vocab_size, self.config.hidden_size);
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
-            return Err(Error::Token { token, vocab_size });
-        }
-        let mut x = Lines::zeros(tokens.len() * hidden);
-        for (i, (x, token)) in x.chunks_mut(hidden).zip(tokens).enumerate() {
-            self.embed.row(*token as usize, x);
-            x.iter_mut().for_each(|x| *x *= self.embedding_scale);
-            let position = self.positions.get((first + i) * hidden..).unwrap_or_default();
-            x.iter_mut().zip(position).for_each(|(x, p)| *x += p);
-        }
-        Ok(x)
+    /// `scale · x [+ positions]`
+    fn place(&self, x: &mut [f32], first: usize) {
+        x.iter_mut().for_each(|x| *x *= self.embedding_scale);
+        add(x, self.positions.get(first * self.config.hidden_size..).unwrap_or_default());
     }
 
     /// Rows of the residual stream to logits.
     fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
-        let head = self.head.as_ref().unwrap_or(&self.embed);
-        let mut logits = vec![0.0; head.rows(rows) * head.outputs()];
-        head.write(&self.norm.apply(rows), &mut logits, Threads::All)?;
+        let mut logits = self.head.as_ref().unwrap_or(&self.embed).apply(&self.norm.apply(rows))?.to_vec();
         if let Some(cap) = self.config.logit_softcap {
             softcap(cap, &mut logits);
         }
@@ -207,131 +144,10 @@ impl Decoder {
     /// # Errors
     /// When the cache was made by another model.
     pub fn kernel(&self, cache: &DecoderCache) -> Result<(String, String)> {
-        let of = |block: &Block| with_cache!(&cache.store, kv => block.attention.kernel(&self.config, kv, &cache.seq));
+        let of = |block: &Block| cache.kernel(&block.attention.rule(&self.config), self.config.heads());
         self.blocks.first().map_or_else(|| Ok(Default::default()), of)
     }
 }
 
-impl Block {
-    /// Rows of the residual stream to queries, keys and values at their positions, which the angles tell from `first` on.
-    fn begin<T: Element>(
-        &self,
-        config: &DecoderConfig,
-        x: &[f32],
-        (angles, first): (&[Angles], usize),
-        qkv: &mut [T],
-        buffers: &mut Buffers,
-        threads: Threads,
-    ) -> Result<()> {
-        let x = self.attention_norm.of(x, &mut buffers.normed);
-        let rows = buffers.inner.room(qkv.len());
-        self.attention.qkv.write(x, rows, threads)?;
-        self.attention.prepare(config, rows, angles, first);
-        vectorised(|| T::narrow(rows, qkv));
-        Ok(())
-    }
-
-    /// What was attended to by these rows, from `first` on among all, joins them, and the feed-forward layer follows.
-    fn end<T: Element>(
-        &self,
-        config: &DecoderConfig,
-        x: &mut [f32],
-        (attended, first): (&[T], usize),
-        buffers: &mut Buffers,
-        threads: Threads,
-    ) -> Result<()> {
-        let Buffers { normed, inner, branch } = buffers;
-        let branch = branch.room(x.len());
-        let heads = self.attention.joined(config, attended, first, x.len() / config.hidden_size, inner);
-        self.attention.out.write(heads, branch, threads)?;
-        self.after_attention.iter().for_each(|norm| norm.rows(branch));
-        if config.parallel_residual {
-            let fed = self.feed_forward.apply(self.feed_forward_norm.of(x, normed), threads)?;
-            add(branch, &fed);
-            add(x, branch);
-            return Ok(());
-        }
-        add(x, branch);
-        self.feed_forward.write(self.feed_forward_norm.of(x, normed), inner, branch, threads)?;
-        self.after_feed_forward.iter().for_each(|norm| norm.rows(branch));
-        add(x, branch);
-        Ok(())
-    }
-}
-
-/// What some rows become on their way through a block.
-#[derive(Default)]
-struct Buffers {
-    normed: Lines<f32>,
-    /// Queries, keys and values; heads; the inner rows of the feed-forward layer.
-    inner: Lines<f32>,
-    /// What is added to the residual stream.
-    branch: Lines<f32>,
-}
-
-/// Rows that one thread takes through a block: all, where they are few; else so many that they stay in the second-level cache while the
-/// weights stream past.
-fn rows_of_a_part(n: usize) -> usize {
-    const MOST: usize = 128;
-    let threads = rayon::current_num_threads();
-    if n < threads * MOST / 2 {
-        return n;
-    }
-    n.div_ceil(n.div_ceil(MOST).next_multiple_of(threads)).next_multiple_of(16)
-}
-
-/// Does something with each part: a thread takes one by itself, or all threads the only one.
-fn share<P: Send>(parts: impl Iterator<Item = P>, f: impl Fn(P, Threads) -> Result<()> + Sync) -> Result<()> {
-    let parts: Vec<P> = parts.collect();
-    match parts.len() {
-        1 => parts.into_iter().try_for_each(|part| f(part, Threads::All)),
-        _ => parts.into_par_iter().try_for_each(|part| f(part, Threads::This)),
-    }
-}
-
-/// Tokens in a page of the cache: one tile of the attention kernels.
-pub(crate) const PAGE: usize = 64;
-
-/// The keys and values of one text, for all layers; the layers share one block table.
-#[derive(Debug)]
-pub struct DecoderCache {
-    store: Store,
-    seq: Sequence,
-    capacity: usize,
-    ropes: Vec<Rope>,
-}
-
-impl DecoderCache {
-    /// Tokens read so far.
-    pub fn len(&self) -> usize {
-        self.seq.len()
-    }
-
-    /// Whether no token was read.
-    pub fn is_empty(&self) -> bool {
-        self.seq.is_empty()
-    }
-
-    /// Tokens that there is room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Bytes of the pages that hold the tokens.
-    pub fn used_bytes(&self) -> usize {
-        with_cache!(&self.store, cache => cache.used_bytes())
-    }
-
-    /// Bytes of the whole pool.
-    pub fn bytes(&self) -> usize {
-        with_cache!(&self.store, cache => cache.bytes())
-    }
-
-    /// Forgets the tokens from position `len` on.
-    ///
-    /// # Errors
-    /// When there are fewer tokens.
-    pub fn rewind(&mut self, len: usize) -> Result<()> {
-        Ok(with_cache!(&mut self.store, cache => cache.truncate(&mut self.seq, len))?)
-    }
-}
+/// The keys and values of one text, and the rotary embeddings of its length.
+pub type DecoderCache = TextCache<Vec<Rope>>;

@@ -5,8 +5,8 @@ mod layout;
 use std::path::Path;
 
 use self::layout::Layout;
-use crate::checkpoint::Checkpoint;
 use crate::encoder::load;
+use crate::files::Files;
 use crate::parts::add;
 use crate::{Encoder, EncoderConfig, Error, Precision, Result, Tokenizer};
 
@@ -61,13 +61,12 @@ impl Embedder {
     /// impossible sizes, damaged weights, a tokenizer that does not fit.
     pub fn open_in(dir: &Path, precision: Option<Precision>) -> Result<Self> {
         let Layout { root, pooling, normalized, max_tokens, lowercase } = Layout::read(dir)?;
-        let config = EncoderConfig::open(&root)?;
-        let tokenizer = Tokenizer::open(&root.join("tokenizer.json"))?;
-        tokenizer.check_fits(config.vocab_size).map_err(|e| e.within(&root))?;
+        let files = Files::open(&root)?;
+        let config = files.config(EncoderConfig::from_json)?;
+        let tokenizer = files.tokenizer(config.vocab_size)?;
         let most = max_tokens.unwrap_or(usize::MAX).min(config.max_position_embeddings);
         let tokenizer = tokenizer.cut_at(most).map_err(|e| e.within(&root))?;
-        let checkpoint = Checkpoint::open(&root)?.in_precision(precision);
-        let encoder = load::load(config, &checkpoint).map_err(|e| e.within(&root))?;
+        let encoder = files.weights(precision, |checkpoint| load::load(config, checkpoint))?;
         Ok(Self { encoder, tokenizer, pooling, normalized, lowercase })
     }
 

@@ -10,8 +10,8 @@ use regard::{Element, Threads, View};
 
 pub use self::config::EncoderConfig;
 
-use crate::checkpoint::Checkpoint;
 use crate::decoder::feed_forward::Dense;
+use crate::files::Files;
 use crate::parts::{Matrix, Norm, add, joined, narrowed};
 use crate::{Error, Precision, Result};
 
@@ -55,8 +55,9 @@ impl Encoder {
     /// # Errors
     /// With the file at fault: one that cannot be read, another kind of model, impossible sizes, damaged weights.
     pub fn open(dir: &Path, precision: Option<Precision>) -> Result<Self> {
-        let config = EncoderConfig::open(dir)?;
-        load::load(config, &Checkpoint::open(dir)?.in_precision(precision)).map_err(|e| e.within(dir))
+        let files = Files::open(dir)?;
+        let config = files.config(EncoderConfig::from_json)?;
+        files.weights(precision, |checkpoint| load::load(config, checkpoint))
     }
 
     /// The shape of the model.
@@ -70,19 +71,17 @@ impl Encoder {
     /// # Errors
     /// When there are no tokens or more than positions, another number of types, or a token or type without an embedding.
     pub fn hidden(&self, tokens: &[u32], token_types: &[u32]) -> Result<Vec<f32>> {
-        self.check(tokens, token_types)?;
-        let mut x = self.embedded(tokens, token_types);
+        let mut x = self.words.rows(tokens)?;
+        self.check(tokens.len(), token_types)?;
+        self.place(&mut x, token_types);
         for layer in &self.layers {
             layer.apply(&self.config, self.narrow, &mut x)?;
         }
-        Ok(x)
+        Ok(x.to_vec())
     }
 
-    fn check(&self, tokens: &[u32], types: &[u32]) -> Result<()> {
-        let (n, context) = (tokens.len(), self.config.max_position_embeddings);
-        if n == 0 {
-            return Err(Error::Shape { what: "tokens of a text", given: vec![0], needed: "at least one token".to_owned() });
-        }
+    fn check(&self, n: usize, types: &[u32]) -> Result<()> {
+        let context = self.config.max_position_embeddings;
         if n > context {
             return Err(Error::Context { tokens: n, context });
         }
@@ -90,10 +89,7 @@ impl Encoder {
             let needed = format!("one type for each of {n} tokens, or none at all");
             return Err(Error::Shape { what: "token types", given: vec![types.len()], needed });
         }
-        let (vocab_size, kinds) = (self.config.vocab_size, self.config.type_vocab_size);
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
-            return Err(Error::Token { token, vocab_size });
-        }
+        let kinds = self.config.type_vocab_size;
         match types.iter().find(|kind| **kind as usize >= kinds) {
             Some(&given) => Err(Error::TokenType { given, types: kinds }),
             None => Ok(()),
@@ -101,17 +97,14 @@ impl Encoder {
     }
 
     /// `norm(word + position + type)`
-    fn embedded(&self, tokens: &[u32], types: &[u32]) -> Vec<f32> {
+    fn place(&self, words: &mut [f32], types: &[u32]) {
         let hidden = self.config.hidden_size;
-        let mut x = vec![0.0; tokens.len() * hidden];
-        for (i, (x, token)) in x.chunks_mut(hidden).zip(tokens).enumerate() {
+        add(words, &self.positions);
+        for (i, word) in words.chunks_mut(hidden).enumerate() {
             let kind = types.get(i).map_or(0, |kind| *kind as usize);
-            self.words.row(*token as usize, x);
-            add(x, &self.positions[i * hidden..]);
-            add(x, &self.types[kind * hidden..]);
+            add(word, &self.types[kind * hidden..]);
         }
-        self.norm.in_place(&mut x);
-        x
+        self.norm.in_place(words);
     }
 }
 

@@ -92,6 +92,9 @@ pub enum Error {
     /// The tokenizer library refused.
     #[error("the tokenizer failed: {message}")]
     Tokenizer { message: String },
+    /// A merge of a tokenizer whose sides or result are no tokens.
+    #[error("model.merges[{index}] of the tokenizer is {merge:?} and must be of tokens, and {part:?} is none")]
+    Merge { index: usize, merge: String, part: String },
     /// A tokenizer that knows more tokens than the embedding.
     #[error(
         "the tokenizer has token {token:?} with id {id}, and the embedding has {vocab_size} rows: tokenizer and weights belong to different models"

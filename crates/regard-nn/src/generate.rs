@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::network::Writing;
 use crate::stop::Stop;
-use crate::{DecoderCache, Model, Prompt, Result, Sampler, Sampling};
+use crate::{Model, Prompt, Result, Sampler, Sampling};
 
 /// What is asked of one generation.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +64,7 @@ pub struct Generation {
 }
 
 impl Model {
-    /// Continues `prompt`. `listener` gets every piece of text as soon as it is certain, and may end the generation;
+    /// Continues `prompt`, or replies to it if the model is an encoder with a decoder. `listener` gets every piece of text as soon as it is certain, and may end the generation;
     /// so may `interrupt`, from another thread or a signal handler. Either way the text so far is returned.
     ///
     /// # Errors
@@ -77,8 +78,9 @@ impl Model {
     ) -> Result<Generation> {
         let prompt = self.prompt(prompt.into())?;
         let mut writer = Writer { text: String::new(), stop: Stop::new(&options.stop)?, listener, ended: None };
-        let mut sampler = Sampler::new(options.sampling, &prompt)?;
-        let mut reader = Reader::new(self, prompt, options, interrupt)?;
+        let begin = self.network().begin(&prompt);
+        let mut sampler = Sampler::new(options.sampling, &begin)?;
+        let mut reader = Reader::new(self, &prompt, begin, options, interrupt)?;
         let mut stream = self.tokenizer().stream(&reader.tokens);
         let limit = reader.tokens.len() + options.max_tokens.min(self.context() - reader.tokens.len());
         let finish_reason = loop {
@@ -102,12 +104,13 @@ impl Model {
 
 /// Reads tokens into the model.
 struct Reader<'a> {
-    model: &'a Model,
-    cache: DecoderCache,
+    writing: Writing<'a>,
     cached: bool,
     interrupt: &'a AtomicBool,
-    /// The prompt and what was generated.
+    /// What was generated, after what stands before it.
     tokens: Vec<u32>,
+    /// How many stand before it.
+    first: usize,
     prompt_tokens: usize,
     prefill: Duration,
     decode: Duration,
@@ -117,40 +120,41 @@ struct Reader<'a> {
 const CHUNK: usize = 256;
 
 impl<'a> Reader<'a> {
-    fn new(model: &'a Model, tokens: Vec<u32>, options: &Generate, interrupt: &'a AtomicBool) -> Result<Self> {
-        let cache = model.decoder().cache(tokens.len().saturating_add(options.max_tokens))?;
-        let (prompt_tokens, cached) = (tokens.len(), options.cached);
-        Ok(Self { model, cache, cached, interrupt, tokens, prompt_tokens, prefill: Duration::ZERO, decode: Duration::ZERO })
+    fn new(model: &'a Model, prompt: &[u32], tokens: Vec<u32>, options: &Generate, interrupt: &'a AtomicBool) -> Result<Self> {
+        let (began, first) = (Instant::now(), tokens.len());
+        let writing = model.network().write(prompt, first.saturating_add(options.max_tokens))?;
+        let (prefill, decode) = (began.elapsed(), Duration::ZERO);
+        Ok(Self { writing, cached: options.cached, interrupt, tokens, first, prompt_tokens: prompt.len(), prefill, decode })
     }
 
     /// Reads what the cache does not hold; none when interrupted.
     fn next_logits(&mut self) -> Result<Option<Vec<f32>>> {
         let began = Instant::now();
         if !self.cached {
-            self.cache.rewind(0)?;
+            self.writing.rewind(0)?;
         }
         let mut logits = None;
-        while self.cache.len() < self.tokens.len() {
+        while self.writing.len() < self.tokens.len() {
             if self.interrupt.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let unread = &self.tokens[self.cache.len()..];
-            logits = Some(self.model.decoder().step(&unread[..unread.len().min(CHUNK)], &mut self.cache)?);
+            let unread = &self.tokens[self.writing.len()..];
+            logits = Some(self.writing.step(&unread[..unread.len().min(CHUNK)])?);
         }
-        let clock = if self.tokens.len() == self.prompt_tokens { &mut self.prefill } else { &mut self.decode };
+        let clock = if self.tokens.len() == self.first { &mut self.prefill } else { &mut self.decode };
         *clock += began.elapsed();
         Ok(logits)
     }
 
     fn report(mut self, text: String, finish_reason: FinishReason) -> Result<Generation> {
-        let (kernel, why) = self.model.decoder().kernel(&self.cache)?;
-        let tokens = self.tokens.split_off(self.prompt_tokens);
+        let (kernel, why) = self.writing.kernel()?;
+        let tokens = self.tokens.split_off(self.first);
         let rate = |tokens: usize, time: Duration| if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() };
         Ok(Generation {
             prompt_tokens: self.prompt_tokens,
             prompt_tokens_per_second: rate(self.prompt_tokens, self.prefill),
             generation_tokens_per_second: rate(tokens.len().saturating_sub(1), self.decode),
-            kv_bytes: self.cache.used_bytes(),
+            kv_bytes: self.writing.used_bytes(),
             text,
             tokens,
             finish_reason,

@@ -1,6 +1,7 @@
 //! GGUF: one file that holds a model's configuration, weights and tokenizer. Every claim of the file is checked against its bytes.
 
 mod blocks;
+mod chat;
 mod config;
 mod factors;
 mod kind;
@@ -10,6 +11,7 @@ mod names;
 mod reader;
 mod tensor;
 mod tokenizer;
+mod weights;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

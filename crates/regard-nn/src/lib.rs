@@ -41,6 +41,7 @@
 
 pub mod align;
 mod array;
+mod cache;
 mod chat;
 mod checkpoint;
 mod config;
@@ -49,6 +50,7 @@ mod embedder;
 mod encoder;
 mod error;
 mod fields;
+mod files;
 mod generate;
 mod gguf;
 pub mod hard;
@@ -56,9 +58,11 @@ mod join;
 mod linear;
 mod llama;
 mod mapped;
+mod merges;
 mod mha;
 mod mlp;
 mod model;
+mod network;
 mod norm;
 mod ops;
 mod params;
@@ -74,8 +78,10 @@ mod t5;
 mod tape;
 mod tokenizer;
 pub mod train;
+mod values;
 mod weights;
 
+pub use cache::TextCache;
 pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
 pub use decoder::{Activation, Biases, Decoder, DecoderCache, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};

@@ -6,19 +6,20 @@ use serde::Deserialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Ids;
-use crate::weights::read_file;
-use crate::{ChatTemplate, Decoder, DecoderConfig, Error, Precision, Prompt, Result, Sampling, Tokenizer};
+use crate::files::Files;
+use crate::network::{Network, NetworkConfig};
+use crate::{ChatTemplate, Decoder, Error, Precision, Prompt, Result, Sampling, T5, Tokenizer};
 
 /// A language model with its tokenizer: text in, text out.
 #[derive(Debug)]
 pub struct Model {
-    decoder: Decoder,
+    network: Network,
     tokenizer: Tokenizer,
     /// Tokens that end a text.
     ends: Vec<u32>,
     sampling: Sampling,
     /// Where it was read from.
-    dir: Option<PathBuf>,
+    path: Option<PathBuf>,
 }
 
 /// What `generation_config.json` may say.
@@ -32,6 +33,7 @@ struct Defaults {
     min_p: Option<f32>,
     repetition_penalty: Option<f32>,
     eos_token_id: Ids,
+    decoder_start_token_id: Option<u32>,
 }
 
 impl Defaults {
@@ -55,27 +57,26 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::open_in`].
-    pub fn open(dir: &Path) -> Result<Self> {
-        Self::open_in(dir, None)
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_in(path, None)
     }
 
     /// Reads a Hugging Face directory: `config.json`, `model.safetensors` or its shards, `tokenizer.json`, and
-    /// `generation_config.json` if there. The weights are used in `precision`, if one is given.
+    /// `generation_config.json` if there; or a GGUF file, which holds all of them.
+    ///
+    /// The weights are used in `precision`, if one is given. If not, f32 and bf16 stay what they are, f16 becomes f32, which holds it
+    /// exactly, and quantised weights become bf16, which adds less than half of the error that they have.
     ///
     /// # Errors
     /// With the file at fault: one that cannot be read, another kind of model, impossible sizes, damaged weights, a tokenizer that
     /// does not fit.
-    pub fn open_in(dir: &Path, precision: Option<Precision>) -> Result<Self> {
-        let path = dir.join("config.json");
-        let config = DecoderConfig::from_json(&String::from_utf8_lossy(&read_file(&path)?)).map_err(|e| e.within(&path))?;
-        let tokenizer = Tokenizer::open(&dir.join("tokenizer.json"))?;
-        let path = dir.join("generation_config.json");
-        let defaults = if path.exists() { Some(read_file(&path)?) } else { None };
+    pub fn open_in(path: &Path, precision: Option<Precision>) -> Result<Self> {
+        let files = Files::open(path)?;
+        let config = files.config(NetworkConfig::from_json)?;
         // The tokenizer is checked before the weights, which may be large, are read.
-        tokenizer.check_fits(config.vocab_size).map_err(|e| e.within(dir))?;
-        let checkpoint = Checkpoint::open(dir)?.in_precision(precision);
-        let model = Self::assemble(config, &checkpoint, tokenizer, defaults.as_deref()).map_err(|e| e.within(dir))?;
-        Ok(Self { dir: Some(dir.to_owned()), ..model })
+        let (tokenizer, defaults) = (files.tokenizer(config.vocab_size())?, files.generation_config()?);
+        let assemble = |checkpoint: &Checkpoint<'_>| Self::assemble(config, checkpoint, tokenizer, defaults.as_deref());
+        Ok(Self { path: Some(path.to_owned()), ..files.weights(precision, assemble)? })
     }
 
     /// A model from the contents of its files, for one that is embedded in a program.
@@ -83,27 +84,44 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_bytes(config: &[u8], weights: &[u8], tokenizer: &[u8], generation_config: Option<&[u8]>) -> Result<Self> {
-        let config = DecoderConfig::from_json(&String::from_utf8_lossy(config))?;
+        let config = NetworkConfig::from_json(&String::from_utf8_lossy(config))?;
         let tokenizer = Tokenizer::from_bytes(tokenizer)?;
+        tokenizer.check_fits(config.vocab_size())?;
         let checkpoint = Checkpoint::new(vec![Box::new(weights)])?;
         Self::assemble(config, &checkpoint, tokenizer, generation_config)
     }
 
-    fn assemble(config: DecoderConfig, weights: &Checkpoint<'_>, tokenizer: Tokenizer, defaults: Option<&[u8]>) -> Result<Self> {
-        tokenizer.check_fits(config.vocab_size)?;
+    fn assemble(
+        mut config: NetworkConfig,
+        weights: &Checkpoint<'_>,
+        tokenizer: Tokenizer,
+        defaults: Option<&[u8]>,
+    ) -> Result<Self> {
         let json = |source| Error::Json { what: "generation_config.json".to_owned(), source };
         let defaults: Defaults =
             defaults.map_or_else(|| Ok(Defaults::default()), |text| serde_json::from_slice(text).map_err(json))?;
         let sampling = defaults.sampling();
         sampling.validate()?;
         let mut ends = defaults.eos_token_id.into_vec();
-        ends.extend(&config.eos_token_id);
-        Ok(Self { decoder: Decoder::load(config, weights)?, tokenizer, ends, sampling, dir: None })
+        ends.extend(config.ends());
+        if let Some(start) = defaults.decoder_start_token_id {
+            config.start_with(start)?;
+        }
+        Ok(Self { network: Network::load(config, weights)?, tokenizer, ends, sampling, path: None })
     }
 
-    /// The transformer.
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
+    /// The transformer, where it is a decoder alone.
+    pub fn decoder(&self) -> Option<&Decoder> {
+        if let Network::Decoder(decoder) = &self.network { Some(decoder) } else { None }
+    }
+
+    /// The transformer, where it is an encoder with a decoder.
+    pub fn t5(&self) -> Option<&T5> {
+        if let Network::T5(t5) = &self.network { Some(t5) } else { None }
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
     }
 
     /// The tokenizer.
@@ -111,9 +129,9 @@ impl Model {
         &self.tokenizer
     }
 
-    /// The most tokens that a prompt and its continuation may have together.
+    /// The most tokens that a prompt and its continuation may have together; `usize::MAX` for a T5, whose positions are relative.
     pub fn context(&self) -> usize {
-        self.decoder.config().max_position_embeddings
+        self.network.context()
     }
 
     /// The sampling that the model's authors recommend, or greedy.
@@ -121,13 +139,13 @@ impl Model {
         self.sampling
     }
 
-    /// The chat template in the model's directory; none when it has none or the model came from bytes. It is read here, so
+    /// The chat template among the model's files; none when it has none or the model came from bytes. It is read here, so
     /// that a template that cannot be used leaves the rest of the model usable.
     ///
     /// # Errors
-    /// As [`ChatTemplate::from_dir`].
+    /// As [`ChatTemplate::from_dir`] and [`Gguf::chat_template`](crate::Gguf::chat_template).
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
-        self.dir.as_deref().map_or(Ok(None), ChatTemplate::from_dir)
+        self.path.as_deref().map_or(Ok(None), |path| Files::open(path)?.chat_template())
     }
 
     /// Whether a token ends the text.
@@ -139,7 +157,8 @@ impl Model {
     pub(crate) fn prompt(&self, prompt: Prompt<'_>) -> Result<Vec<u32>> {
         let mut tokens = prompt.tokens(&self.tokenizer)?;
         if tokens.is_empty() {
-            tokens.push(self.decoder.config().bos_token_id.ok_or(Error::EmptyPrompt)?);
+            let begins = self.decoder().and_then(|decoder| decoder.config().bos_token_id);
+            tokens.push(begins.ok_or(Error::EmptyPrompt)?);
         }
         let context = self.context();
         if tokens.len() > context {

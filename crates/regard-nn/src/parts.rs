@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 use regard::{Element, Lines, PackedMatrix, Threads};
 
-use crate::Result;
-use crate::checkpoint::Values;
 use crate::config::unsupported;
 use crate::decoder::{Activation, NormKind};
 use crate::ops::simd::{sigmoid, sum, vectorised};
 use crate::ops::{GRAIN, rows_per_task};
+use crate::values::Values;
+use crate::{Error, Result};
 
 /// `y = x·Wᵀ + b`
 #[derive(Debug)]
@@ -29,13 +29,13 @@ impl Matrix {
     }
 
     /// How many rows these are.
-    pub(crate) fn rows(&self, x: &[f32]) -> usize {
+    pub(crate) fn count(&self, x: &[f32]) -> usize {
         x.len() / self.packed.inputs()
     }
 
     /// Rows `[n, inputs]` to `[n, outputs]`: a row's bits do not depend on the number of rows.
     pub(crate) fn apply(&self, x: &[f32]) -> Result<Lines<f32>> {
-        let mut y = Lines::zeros(self.rows(x) * self.outputs());
+        let mut y = Lines::zeros(self.count(x) * self.outputs());
         self.write(x, &mut y, Threads::All)?;
         Ok(y)
     }
@@ -56,9 +56,21 @@ impl Matrix {
         Ok(PackedMatrix::combine(all.map(|matrix| (&matrix.packed, matrix.bias.as_deref())), x, f, y, threads)?)
     }
 
-    /// A row of the matrix itself: an embedding.
-    pub(crate) fn row(&self, row: usize, to: &mut [f32]) {
-        self.packed.row(row, to);
+    /// The rows of tokens, of which this is the embedding: `[tokens, inputs]`.
+    ///
+    /// # Errors
+    /// When there are no tokens, or one has no row.
+    pub(crate) fn rows(&self, tokens: &[u32]) -> Result<Lines<f32>> {
+        let (vocab_size, width) = (self.packed.outputs(), self.packed.inputs());
+        if tokens.is_empty() {
+            return Err(Error::Shape { what: "tokens of a text", given: vec![0], needed: "at least one token".to_owned() });
+        }
+        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
+            return Err(Error::Token { token, vocab_size });
+        }
+        let mut rows = Lines::zeros(tokens.len() * width);
+        rows.chunks_mut(width).zip(tokens).for_each(|(row, token)| self.packed.row(*token as usize, row));
+        Ok(rows)
     }
 }
 

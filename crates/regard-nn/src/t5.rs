@@ -1,7 +1,6 @@
 //! T5: an encoder reads one text, and a decoder that looks at all of it writes another; for inference.
 
 mod attention;
-mod cache;
 mod config;
 mod load;
 mod stack;
@@ -9,14 +8,14 @@ mod stack;
 use std::path::Path;
 use std::sync::Arc;
 
-use regard::{CacheShape, KvCache, Threads};
+use regard::Lines;
 
-pub use self::cache::T5Cache;
 pub use self::config::T5Config;
 
-use self::stack::{Cross, Place, Stack};
+use self::stack::{Cross, Stack};
+use crate::cache::TextCache;
 use crate::checkpoint::Checkpoint;
-use crate::decoder::PAGE;
+use crate::files::Files;
 use crate::parts::Matrix;
 use crate::{Error, Precision, Result};
 
@@ -67,11 +66,19 @@ impl Encoded {
         self.tokens
     }
 
+    /// Bytes of the keys and values that the decoder makes of the text.
+    pub fn bytes(&self) -> usize {
+        self.cross.iter().map(|block| block.len() * size_of::<f32>()).sum()
+    }
+
     /// The output of the encoder, normalised, `[tokens, d_model]`.
     pub fn output(&self) -> &[f32] {
         &self.output
     }
 }
+
+/// The keys and values of one reply, and the text that it replies to.
+pub type T5Cache = TextCache<Encoded>;
 
 impl T5 {
     /// Reads `config.json` and the weights, `model.safetensors` or its shards, of a Hugging Face directory. The weights are used in
@@ -80,10 +87,14 @@ impl T5 {
     /// # Errors
     /// With the file at fault: one that cannot be read, another kind of model, impossible sizes, damaged weights.
     pub fn open(dir: &Path, precision: Option<Precision>) -> Result<Self> {
-        let path = dir.join("config.json");
-        let text = crate::weights::read_file(&path)?;
-        let config = T5Config::from_json(&String::from_utf8_lossy(&text)).map_err(|e| e.within(&path))?;
-        load::load(config, &Checkpoint::open(dir)?.in_precision(precision)).map_err(|e| e.within(dir))
+        let files = Files::open(dir)?;
+        let config = files.config(T5Config::from_json)?;
+        files.weights(precision, |checkpoint| Self::load(config, checkpoint))
+    }
+
+    /// A T5 from its weights.
+    pub(crate) fn load(config: T5Config, checkpoint: &Checkpoint<'_>) -> Result<Self> {
+        load::load(config, checkpoint)
     }
 
     /// The shape of the model.
@@ -97,7 +108,7 @@ impl T5 {
     /// # Errors
     /// When there are no tokens, or one is outside the vocabulary.
     pub fn encode(&self, tokens: &[u32]) -> Result<Encoded> {
-        let mut x = self.embedded(tokens)?;
+        let mut x = self.embed.rows(tokens)?;
         self.encoder.encode(&self.config, &mut x)?;
         let output = self.encoder.norm.apply(&x);
         let cross =
@@ -110,17 +121,14 @@ impl T5 {
     /// # Errors
     /// When it would be larger than memory can be, or another model encoded the text.
     pub fn cache(&self, encoded: &Encoded, tokens: usize) -> Result<T5Cache> {
-        let (heads, dim) = (self.config.num_heads, self.config.d_kv);
-        let needed = [self.decoder.blocks.len(), encoded.tokens * 2 * heads * dim];
+        let (layers, heads) = (self.decoder.blocks.len(), self.config.heads());
+        let needed = [layers, encoded.tokens * 2 * heads.kv * heads.dim];
         let given = [encoded.cross.len(), encoded.cross.first().map_or(0, Vec::len)];
         if given != needed {
             let needed = format!("{needed:?}, that of a text which this model encoded");
             return Err(Error::Shape { what: "keys and values of an encoded text", given: given.to_vec(), needed });
         }
-        let pages = tokens.div_ceil(PAGE);
-        let layers = self.decoder.blocks.len();
-        let store = KvCache::new(CacheShape { layers, pages, page_size: PAGE, kv_heads: heads, head_dim: dim, value_dim: dim })?;
-        Ok(T5Cache { seq: store.sequence(), store, capacity: tokens, encoded: encoded.clone() })
+        T5Cache::new(layers, heads, false, tokens, encoded.clone())
     }
 
     /// Reads `tokens` of the reply after those in the cache: logits of the next token, `[vocab_size]`. The same bits however a reply is
@@ -143,30 +151,9 @@ impl T5 {
     }
 
     /// The residual stream after the last block of the decoder.
-    fn read(&self, tokens: &[u32], cache: &mut T5Cache) -> Result<Vec<f32>> {
-        let mut x = self.embedded(tokens)?;
-        let (first, capacity) = (cache.len(), cache.capacity);
-        if tokens.len() > capacity - first {
-            return Err(Error::Context { tokens: first.saturating_add(tokens.len()), context: capacity });
-        }
-        cache.store.grow(&mut cache.seq, tokens.len())?;
-        let mut place = Place { seq: &cache.seq, first, store: &mut cache.store, cross: &cache.encoded.cross };
-        match self.decoder.decode(&self.config, &mut x, &mut place) {
-            Ok(()) => Ok(x),
-            Err(error) => cache.rewind(first).and(Err(error)),
-        }
-    }
-
-    fn embedded(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let (vocab_size, width) = (self.config.vocab_size, self.config.d_model);
-        if tokens.is_empty() {
-            return Err(Error::Shape { what: "tokens of a T5", given: vec![0], needed: "at least one token".to_owned() });
-        }
-        if let Some(&token) = tokens.iter().find(|token| **token as usize >= vocab_size) {
-            return Err(Error::Token { token, vocab_size });
-        }
-        let mut x = vec![0.0; tokens.len() * width];
-        x.chunks_mut(width).zip(tokens).for_each(|(x, token)| self.embed.row(*token as usize, x));
+    fn read(&self, tokens: &[u32], cache: &mut T5Cache) -> Result<Lines<f32>> {
+        let mut x = self.embed.rows(tokens)?;
+        cache.grown(tokens.len(), |cache, first| self.decoder.decode(&self.config, &mut x, cache, first))?;
         Ok(x)
     }
 
@@ -177,9 +164,14 @@ impl T5 {
             let scale = (self.config.d_model as f64).sqrt().recip() as f32;
             x.iter_mut().for_each(|x| *x *= scale);
         }
-        let head = self.head.as_ref().unwrap_or(&self.embed);
-        let mut logits = vec![0.0; head.rows(&x) * head.outputs()];
-        head.write(&x, &mut logits, Threads::All)?;
-        Ok(logits)
+        Ok(self.head.as_ref().unwrap_or(&self.embed).apply(&x)?.to_vec())
+    }
+
+    /// The kernel by which a reply looks at itself, and the reason for the choice.
+    ///
+    /// # Errors
+    /// When the cache was made by another model.
+    pub fn kernel(&self, cache: &T5Cache) -> Result<(String, String)> {
+        cache.kernel(&self.decoder.rule(&self.config)?, self.config.heads())
     }
 }

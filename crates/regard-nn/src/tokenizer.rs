@@ -6,7 +6,7 @@ use tokenizers::{PostProcessor, TruncationParams};
 
 use crate::config::impossible;
 use crate::weights::read_file;
-use crate::{Error, Result};
+use crate::{Error, Result, merges};
 
 /// A tokenizer in the format of Hugging Face.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ impl Tokenizer {
     /// # Errors
     /// When it is not one.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        merges::check(json)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?.with_padding(None);
         Ok(Self { inner })

@@ -4,6 +4,8 @@
 mod config;
 #[path = "gguf/lies.rs"]
 mod lies;
+#[path = "gguf/models.rs"]
+mod models;
 #[path = "gguf/tokenizers.rs"]
 mod tokenizers;
 

@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use regard_nn::train::tokenizer;
 use regard_nn::{
     Error, FinishReason, Generate, Generation, Llama, LlamaConfig, Message, Model, Params, Precision, Prompt, Result, Sampling,
+    Tokenizer,
 };
 
 const VOCAB: usize = 300;
@@ -77,7 +78,7 @@ fn greedy_text_is_the_same_with_the_cache_and_without_it() {
 #[test]
 fn a_text_may_be_read_in_any_cuts() {
     let (model, params) = (model(), Params::init(&config(), 7).unwrap());
-    let decoder = model.decoder();
+    let decoder = model.decoder().unwrap();
     let tokens: Vec<u32> = (0..90).map(|i| i * 37 % VOCAB as u32).collect();
     let read = |cuts: &[usize]| {
         let mut cache = decoder.cache(96).unwrap();
@@ -195,10 +196,10 @@ fn requests_that_cannot_be_are_refused_by_name() {
         let text = refuse("a", sampling(wrong));
         assert!(text.starts_with(name), "{text}");
     }
-    let mut cache = model.decoder().cache(4).unwrap();
-    assert!(matches!(model.decoder().step(&[], &mut cache), Err(Error::Shape { .. })));
-    assert!(matches!(model.decoder().step(&[1; 5], &mut cache), Err(Error::Context { tokens: 5, context: 4 })));
-    assert!(matches!(model.decoder().step(&[VOCAB as u32], &mut cache), Err(Error::Token { .. })));
+    let mut cache = model.decoder().unwrap().cache(4).unwrap();
+    assert!(matches!(model.decoder().unwrap().step(&[], &mut cache), Err(Error::Shape { .. })));
+    assert!(matches!(model.decoder().unwrap().step(&[1; 5], &mut cache), Err(Error::Context { tokens: 5, context: 4 })));
+    assert!(matches!(model.decoder().unwrap().step(&[VOCAB as u32], &mut cache), Err(Error::Token { .. })));
     assert!(cache.is_empty(), "what failed left nothing behind");
 }
 
@@ -277,6 +278,29 @@ fn a_tokenizer_of_another_model_is_refused() {
     fs::write(dir.path().join("config.json"), json).unwrap();
     let text = refusal(dir.path());
     assert!(text.contains("the embedding has 280 rows: tokenizer and weights belong to different models"), "{text}");
+}
+
+/// The library would panic at the first three.
+#[test]
+fn merges_that_are_not_of_tokens_are_refused() {
+    let read = |merges: serde_json::Value, prefix: Option<&str>| {
+        let model = serde_json::json!({ "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2, "##b": 3, "é": 4 }, "merges": merges,
+                                        "continuing_subword_prefix": prefix });
+        let json = serde_json::json!({ "version": "1.0", "added_tokens": [], "model": model });
+        Tokenizer::from_bytes(json.to_string().as_bytes()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let said =
+        |merge, part| Err(format!("model.merges[0] of the tokenizer is {merge:?} and must be of tokens, and {part:?} is none"));
+    assert_eq!(read(serde_json::json!([["ab", "##b"]]), None), said("ab ##b", "ab##b"));
+    assert_eq!(read(serde_json::json!(["ab ##b"]), None), said("ab ##b", "ab##b"));
+    assert_eq!(read(serde_json::json!([["a", "b"]]), Some("##")), said("a b", "b"));
+    assert_eq!(read(serde_json::json!([["a", "é"]]), Some("#")), said("a é", "é"));
+    assert_eq!(read(serde_json::json!([["a", "c"]]), None), said("a c", "c"));
+    assert_eq!(read(serde_json::json!([["a", "##b"]]), Some("##")), Ok(()));
+    assert_eq!(read(serde_json::json!(["#version: 0.2", "a b"]), None), Ok(()));
+    let twice = br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "merges": [["a", "a"]]}}"#;
+    assert!(Tokenizer::from_bytes(twice).unwrap_err().to_string().contains("duplicate field `merges`"));
+    assert!(read(serde_json::json!(["ab"]), None).is_err() && read(serde_json::json!([7]), None).is_err());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! T5 against Python's transformers, whose encoder outputs, logits and greedy tokens `families/make.py` wrote down.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use regard::{RelativeBias, View};
-use regard_nn::{Activation, Precision, T5, T5Config};
+use regard_nn::{Activation, Generate, Model, Precision, T5, T5Config};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
@@ -80,6 +82,57 @@ fn tied_and_plain_agrees_with_transformers() {
 #[test]
 fn untied_and_gated_agrees_with_transformers() {
     agrees("t5_gated");
+}
+
+/// A directory as transformers saves it, whose tokenizer has the words w0 … w63.
+fn directory(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(folder(name).join(file), dir.path().join(file)).unwrap();
+    }
+    let words: serde_json::Map<String, serde_json::Value> = (0..64).map(|i| (format!("w{i}"), i.into())).collect();
+    let start = serde_json::json!({ "id": 0, "content": "w0", "special": true, "normalized": false, "single_word": false, "lstrip": false,
+                                    "rstrip": false });
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [start], "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w2" },
+    });
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    dir
+}
+
+fn text(tokens: &[u32]) -> String {
+    tokens.iter().map(|token| format!("w{token}")).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_model_replies_as_transformers_generates() {
+    for name in ["t5", "t5_gated"] {
+        let (dir, expected) = (directory(name), expected(name));
+        let (prompt, greedy) = (text(&expected["tokens"][..40]), &expected["greedy"]);
+        let generate = |cached| {
+            let options = Generate { max_tokens: greedy.len(), cached, ..Generate::default() };
+            let model = Model::open(dir.path()).unwrap();
+            model.generate(&prompt, &options, &AtomicBool::new(false), &mut |_| ControlFlow::Continue(())).unwrap()
+        };
+        let generation = generate(true);
+        assert_eq!((&generation.tokens, generation.prompt_tokens), (greedy, 40), "{name}");
+        assert_eq!(generation.text, text(greedy), "{name}");
+        assert_eq!(generate(false).tokens, *greedy, "{name}, without a cache");
+        assert!(generation.kv_bytes > 40 * 2 * 4 * 6 * 4, "the text's keys and values are in use too");
+    }
+}
+
+#[test]
+fn a_generation_config_may_begin_replies_with_another_token() {
+    let dir = directory("t5");
+    let replied = |start: u32| {
+        std::fs::write(dir.path().join("generation_config.json"), format!("{{\"decoder_start_token_id\": {start}}}")).unwrap();
+        let model = Model::open(dir.path()).map_err(|error| error.to_string())?;
+        Ok::<_, String>(model.t5().unwrap().config().decoder_start_token_id)
+    };
+    assert_eq!(replied(7), Ok(7));
+    assert!(replied(64).unwrap_err().contains("token 64 is outside the vocabulary of 64 tokens"));
 }
 
 #[test]
@@ -237,7 +290,7 @@ fn what_older_files_hold_besides_changes_nothing() {
 #[test]
 fn bad_requests_are_refused_and_leave_the_cache_as_it_was() {
     let t5 = T5::open(&folder("t5"), None).unwrap();
-    assert_eq!(t5.encode(&[]).unwrap_err().to_string(), "tokens of a T5 has shape [0] and needs at least one token");
+    assert_eq!(t5.encode(&[]).unwrap_err().to_string(), "tokens of a text has shape [0] and needs at least one token");
     assert_eq!(t5.encode(&[3, 64]).unwrap_err().to_string(), "token 64 is outside the vocabulary of 64 tokens");
     let encoded = t5.encode(&[3, 9, 1]).unwrap();
     let mut cache = t5.cache(&encoded, 4).unwrap();
@@ -245,7 +298,7 @@ fn bad_requests_are_refused_and_leave_the_cache_as_it_was() {
     for (tokens, text) in [
         (vec![1, 2, 3], "5 tokens do not fit"),
         (vec![1, 64], "token 64 is outside the vocabulary of 64 tokens"),
-        (vec![], "tokens of a T5 has shape [0] and needs at least one token"),
+        (vec![], "tokens of a text has shape [0] and needs at least one token"),
     ] {
         let error = t5.step(&tokens, &mut cache).unwrap_err().to_string();
         assert!(error.starts_with(text), "{error}");

@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use regard_nn::{Decoder, Precision};
+use regard_nn::Decoder;
 use serde_json::json;
 
 use super::{Threads, say};
+use crate::precision::Precision;
 
 /// Measure a model: tokens per second of prompts (prefill) and of single tokens after a text of some length (decode).
 #[derive(Args)]
 pub(super) struct Options {
-    /// Hugging Face directory with config.json and safetensors
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face directory with config.json and safetensors, or a GGUF file
+    #[arg(long, value_name = "PATH")]
     model: PathBuf,
+    #[command(flatten)]
+    precision: Precision,
     /// Lengths of prompts, in tokens
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [512, 2048])]
     prefill: Vec<usize>,
@@ -39,7 +42,7 @@ impl Options {
     pub(super) fn execute(self) -> Result<(), Box<dyn Error>> {
         let threads = self.threads.start()?;
         let began = Instant::now();
-        let decoder = Decoder::open(&self.model, None::<Precision>)?;
+        let decoder = Decoder::open(&self.model, self.precision.get())?;
         let load = began.elapsed().as_secs_f64();
         let prefill = self.prefill.iter().map(|&n| Ok((n, self.rates(n, || prefill(&decoder, n))?)));
         let prefill = prefill.collect::<Result<Vec<_>, Box<dyn Error>>>()?;

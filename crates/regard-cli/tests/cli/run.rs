@@ -159,6 +159,56 @@ fn a_model_without_a_template_cannot_chat() {
     assert_eq!(run(&["Who?", "--system", "Be kind."]).status.code(), Some(2));
 }
 
+/// A fixture of regard-nn's tests.
+fn fixture(name: &str) -> String {
+    format!("{}/../regard-nn/tests/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_gguf_file_runs_and_chats() {
+    let model = fixture("gguf/models/qwen2.gguf");
+    let greedy = ["--model", &model, "--temperature", "0", "--max-tokens", "6"];
+    let ask = |prompt: &str, more: &[&str]| json(&[&[prompt], &greedy[..], more].concat());
+    let (chat, plain) = (ask("who is there", &["--chat"]), ask("user who is there</s>bot ", &[]));
+    assert_eq!((&chat["text"], &chat["prompt_tokens"]), (&plain["text"], &plain["prompt_tokens"]));
+    let cut = tempfile::NamedTempFile::new().unwrap();
+    fs::write(cut.path(), &fs::read(&model).unwrap()[..9000]).unwrap();
+    let damaged = run(&["x", "--model", cut.path().to_str().unwrap()]);
+    assert_eq!(damaged.status.code(), Some(1));
+    let said = stderr(&damaged);
+    assert!(said.contains(cut.path().to_str().unwrap()) && said.contains("copy or download it again"), "{said}");
+}
+
+#[test]
+fn weights_are_used_in_the_precision_that_is_asked_for() {
+    let model = fixture("gguf/models/qwen2.gguf");
+    let bytes =
+        |more: &[&str]| json(&[&["the king", "--model", &model, "--max-tokens", "2"][..], more].concat())["kv_bytes"].as_u64();
+    let (own, wide, narrow) = (bytes(&[]), bytes(&["--precision", "f32"]), bytes(&["--precision", "bf16"]));
+    assert_eq!((own, wide), (narrow, narrow.map(|bytes| 2 * bytes)));
+    assert_eq!(run(&["x", "--precision", "f16"]).status.code(), Some(2));
+    assert_eq!(run(&["x", "--precision", "bf16"]).status.code(), Some(2), "the built-in model is in one type");
+}
+
+/// A T5 with the words w0 … w63.
+#[test]
+fn a_t5_replies_and_its_prompt_is_not_a_part_of_the_reply() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture("families/t5/") + name, dir.path().join(name)).unwrap();
+    }
+    let words: serde_json::Map<String, Value> = (0..64).map(|i| (format!("w{i}"), i.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w2" },
+    });
+    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let asked = ["w40 w41 w42", "--model", dir.path().to_str().unwrap(), "--max-tokens", "5"];
+    let reply = json(&asked);
+    assert_eq!((&reply["prompt_tokens"], &reply["tokens"]), (&3.into(), &5.into()));
+    assert_eq!(text(&run(&asked)).trim_end(), reply["text"].as_str().unwrap());
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_with_the_text_so_far() {

@@ -1,10 +1,8 @@
 //! The attention of a block, through the paged cache.
 
-use half::bf16;
-use regard::{Angles, Causal, Element, Kv, KvCache, Lines, Sequence, Softcap, Tensor, View, Window};
+use regard::{Angles, Causal, Softcap, Window};
 
 use super::config::DecoderConfig;
-use crate::Result;
 use crate::ops::simd::vectorised;
 use crate::ops::turn_row;
 use crate::parts::{Matrix, Norm};
@@ -20,33 +18,6 @@ pub(super) struct Attention {
     pub(super) out: Matrix,
     pub(super) window: Option<usize>,
     pub(super) rope: Option<usize>,
-}
-
-/// Keys and values of all layers, in the type of the weights.
-#[derive(Debug)]
-pub(super) enum Store {
-    F32(KvCache<f32>),
-    Bf16(KvCache<bf16>),
-}
-
-/// Runs `$body` with the cache in a [`Store`], whatever its type.
-macro_rules! with_cache {
-    ($store:expr, $cache:ident => $body:expr) => {
-        match $store {
-            $crate::decoder::attention::Store::F32($cache) => $body,
-            $crate::decoder::attention::Store::Bf16($cache) => $body,
-        }
-    };
-}
-pub(super) use with_cache;
-
-/// Where a block's keys and values go.
-pub(super) struct Place<'a> {
-    pub(super) seq: &'a Sequence,
-    /// The position of the first row.
-    pub(super) first: usize,
-    /// The angles of the rows' positions, for each rotary embedding.
-    pub(super) angles: &'a [Angles],
 }
 
 impl Attention {
@@ -69,45 +40,7 @@ impl Attention {
         });
     }
 
-    /// Writes keys and values at the last positions of a sequence that has grown to hold them, and attends: `[heads, n, dim]`.
-    pub(super) fn attend<T: Element>(
-        &self,
-        config: &DecoderConfig,
-        rows: &[T],
-        cache: &mut KvCache<T>,
-        layer: usize,
-        place: &Place<'_>,
-    ) -> Result<Tensor<T>> {
-        let (heads, kv_heads, dim, width) =
-            (config.num_attention_heads, config.num_key_value_heads, config.head_dim, self.qkv.outputs());
-        let n = rows.len() / width;
-        let side =
-            |first: usize, heads: usize| View::strided(rows, first * dim, [1, heads, n, dim], [0, dim as isize, width as isize, 1]);
-        cache.write(layer, place.seq, place.first, side(heads, kv_heads)?, side(heads + kv_heads, kv_heads)?)?;
-        Ok(self.rule(config).forward(side(0, heads)?, Kv::Paged { cache, layer, seqs: &[place.seq] })?.out)
-    }
-
-    /// `n` rows `[n, heads·dim]` of `[heads, all, dim]`, from `first` on.
-    pub(super) fn joined<'a, T: Element>(
-        &self,
-        config: &DecoderConfig,
-        attended: &[T],
-        first: usize,
-        n: usize,
-        to: &'a mut Lines<f32>,
-    ) -> &'a [f32] {
-        let (heads, dim) = (config.num_attention_heads, config.head_dim);
-        let all = attended.len() / (heads * dim);
-        let rows = to.room(n * heads * dim);
-        vectorised(|| {
-            for (i, to) in rows.chunks_mut(dim).enumerate() {
-                T::widen(&attended[(i % heads * all + first + i / heads) * dim..][..dim], to);
-            }
-        });
-        rows
-    }
-
-    fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {
+    pub(super) fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {
         let window = self.window.map(|window| Window { left: window as u32 - 1, right: 0 });
         let rule = regard::Attention::new().mask((Causal::LowerRight, window)).score(config.attention_softcap.map(Softcap));
         let rule = rule.scale(config.attention_scale);
@@ -115,19 +48,5 @@ impl Attention {
             Some(sinks) => rule.sinks(sinks.clone()),
             None => rule,
         }
-    }
-
-    /// The kernel that attends from one row, and the reason for the choice.
-    pub(super) fn kernel<T: Element>(
-        &self,
-        config: &DecoderConfig,
-        cache: &KvCache<T>,
-        seq: &Sequence,
-    ) -> Result<(String, String)> {
-        let row = vec![T::from_f32(0.0); config.num_attention_heads * config.head_dim];
-        let (rule, seqs) = (self.rule(config), [seq]);
-        let q = View::new(&row, [1, config.num_attention_heads, 1, config.head_dim])?;
-        let plan = rule.plan(q, Kv::Paged { cache, layer: 0, seqs: &seqs })?;
-        Ok((plan.kernel().to_owned(), plan.why().to_owned()))
     }
 }

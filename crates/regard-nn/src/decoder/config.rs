@@ -2,6 +2,7 @@
 
 use regard::{Rope, RopeStyle};
 
+use crate::cache::Heads;
 use crate::{Result, RopeParameters};
 
 /// The shape of a decoder-only transformer, as [`DecoderConfig::from_json`] reads it from a Hugging Face `config.json`. Fields that
@@ -135,9 +136,8 @@ pub struct Biases {
 }
 
 impl DecoderConfig {
-    /// Numbers in a row of queries, keys and values.
-    pub(crate) fn qkv_size(&self) -> usize {
-        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    pub(crate) fn heads(&self) -> Heads {
+        Heads { query: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim }
     }
 
     /// The rotary embeddings of a text of at most `length` tokens.

@@ -94,6 +94,18 @@ const GEMMA2: Family = Family {
     ..LLAMA
 };
 
+/// The second model of the family has what the first one has not.
+const GEMMA: Family = Family {
+    model_type: "gemma",
+    architecture: "GemmaForCausalLM",
+    norms_after: false,
+    windows: Windows::Never,
+    window: None,
+    kv_heads: Some(16),
+    names: &names::LLAMA,
+    ..GEMMA2
+};
+
 const GPT2: Family = Family {
     model_type: "gpt2",
     architecture: "GPT2LMHeadModel",
@@ -108,7 +120,7 @@ const GPT2: Family = Family {
     ..LLAMA
 };
 
-pub(super) static FAMILIES: [Family; 11] = [
+pub(super) static FAMILIES: [Family; 12] = [
     LLAMA,
     Family {
         model_type: "mistral",
@@ -137,6 +149,7 @@ pub(super) static FAMILIES: [Family; 11] = [
         kv_heads: Some(32),
         ..LLAMA
     },
+    GEMMA,
     GEMMA2,
     Family {
         model_type: "gemma3_text",
@@ -192,7 +205,8 @@ pub(super) static FAMILIES: [Family; 11] = [
 ];
 
 /// All supported, for error messages.
-pub(super) const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, gemma2, gemma3_text, phi3, smollm3, gpt2, gpt_neox and gpt_oss";
+pub(super) const SUPPORTED: &str =
+    "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi3, smollm3, gpt2, gpt_neox and gpt_oss";
 
 /// The family of a `model_type`.
 pub(super) fn family(model_type: &str) -> Result<&'static Family> {

@@ -26,14 +26,14 @@ pub(super) enum FeedForward {
 impl Dense {
     /// Rows `[n, hidden]` to `[n, hidden]`.
     pub(crate) fn apply(&self, x: &[f32], threads: Threads) -> Result<Lines<f32>> {
-        let mut y = Lines::zeros(self.up.rows(x) * self.down.outputs());
+        let mut y = Lines::zeros(self.up.count(x) * self.down.outputs());
         self.write(x, &mut Lines::default(), &mut y, threads)?;
         Ok(y)
     }
 
     /// As [`Dense::apply`], through a buffer.
     pub(crate) fn write(&self, x: &[f32], inner: &mut Lines<f32>, y: &mut [f32], threads: Threads) -> Result<()> {
-        let (inner, f) = (inner.room(self.up.rows(x) * self.up.outputs()), self.activation);
+        let (inner, f) = (inner.room(self.up.count(x) * self.up.outputs()), self.activation);
         match &self.gate {
             Some(gate) => Matrix::combine([gate, &self.up], x, |[gate, up]| vectorised(|| f.gate(gate, up)), inner, threads)?,
             None => Matrix::combine([&self.up], x, |[x]| vectorised(|| f.apply(x)), inner, threads)?,
@@ -63,7 +63,7 @@ impl FeedForward {
 ///
 /// Source: Shazeer et al. 2017, "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer", §2.1.
 fn mixture(router: &Matrix, experts: &[Dense], shape: Experts, x: &[f32], y: &mut [f32], threads: Threads) -> Result<()> {
-    let rows = router.rows(x);
+    let rows = router.count(x);
     let (hidden, mut logits) = (x.len() / rows, vec![0.0; rows * shape.count]);
     router.write(x, &mut logits, threads)?;
     y.fill(0.0);

@@ -6,8 +6,9 @@ use super::families::{Family, family};
 use super::feed_forward::{Dense, FeedForward};
 use super::names::{Names, Qkv};
 use super::{Block, Decoder};
-use crate::checkpoint::{Checkpoint, Values};
+use crate::checkpoint::Checkpoint;
 use crate::parts::{Matrix, Norm};
+use crate::values::Values;
 use crate::{Error, Result};
 
 /// What tensors are read by.

@@ -127,6 +127,8 @@ impl Family {
             None => return Err(Error::MissingField { field: "intermediate_size" }),
         };
         let name = fields.text(&["hidden_activation", "hidden_act", "activation_function"])?;
+        // The first Gemma's files say "gelu" and mean the approximation.
+        let name = name.filter(|name| !(self.model_type == "gemma" && name == "gelu"));
         let (mut activation, mut experts) = (Activation::named(name.as_deref().unwrap_or(self.activation))?, None);
         if self.model_type == "gpt_oss" {
             activation = Activation::Clamped { limit: fields.positive(&["swiglu_limit"])?.unwrap_or(7.0) as f32 };

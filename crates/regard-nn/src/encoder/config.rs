@@ -1,12 +1,9 @@
 //! The facts of an encoder.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use crate::config::{divided, unsupported};
 use crate::fields::Fields;
-use crate::weights::read_file;
 use crate::{Activation, Error, Result};
 
 /// The shape of a BERT, as [`EncoderConfig::from_json`] reads it from a Hugging Face `config.json`, with the names that fields have
@@ -61,12 +58,6 @@ impl EncoderConfig {
             hidden_act: Activation::named(fields.text(&["hidden_act"])?.as_deref().unwrap_or("gelu"))?,
             layer_norm_eps: fields.positive(&["layer_norm_eps"])?.unwrap_or(1e-12),
         })
-    }
-
-    /// Reads the `config.json` of a directory.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("config.json");
-        Self::from_json(&String::from_utf8_lossy(&read_file(&path)?)).map_err(|e| e.within(path))
     }
 }
 

@@ -1,10 +1,11 @@
 //! An encoder's weights, by the names that BERT gives them.
 
 use super::{Encoder, EncoderConfig, Layer};
-use crate::checkpoint::{Checkpoint, Values};
+use crate::checkpoint::Checkpoint;
 use crate::decoder::NormKind;
 use crate::decoder::feed_forward::Dense;
 use crate::parts::{Matrix, Norm};
+use crate::values::Values;
 use crate::{Error, Result};
 
 /// What tensors are read by.

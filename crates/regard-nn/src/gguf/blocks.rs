@@ -7,14 +7,18 @@
 
 use half::{bf16, f16};
 use rayon::prelude::*;
+use regard::Element;
 
 use super::kind::GgufKind;
 
 /// Blocks that one thread widens at a time.
 const RUN: usize = 4096;
 
-/// The numbers of whole blocks.
-pub(super) fn widen(kind: GgufKind, bytes: &[u8]) -> Vec<f32> {
+/// The most numbers of a block.
+const MOST: usize = 256;
+
+/// The numbers of whole blocks, each less what the file has `added` to it.
+pub(super) fn numbers<T: Element>(kind: GgufKind, bytes: &[u8], added: f32) -> Vec<T> {
     let (numbers, size) = kind.block();
     let widen_block: fn(&[u8], &mut [f32]) = match kind {
         GgufKind::F32 => |b, out| out[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
@@ -29,11 +33,15 @@ pub(super) fn widen(kind: GgufKind, bytes: &[u8]) -> Vec<f32> {
         GgufKind::Q5K => q5_k,
         GgufKind::Q6K => q6_k,
     };
-    let mut out = vec![0.0; bytes.len() / size * numbers];
+    let mut out = vec![T::default(); bytes.len() / size * numbers];
     let runs = out.par_chunks_mut(RUN * numbers).zip(bytes.par_chunks(RUN * size));
     runs.for_each(|(out, bytes)| {
+        let mut wide = [0.0; MOST];
+        let wide = &mut wide[..numbers];
         for (out, block) in out.chunks_exact_mut(numbers).zip(bytes.chunks_exact(size)) {
-            widen_block(block, out);
+            widen_block(block, wide);
+            wide.iter_mut().for_each(|x| *x -= added);
+            T::narrow(wide, out);
         }
     });
     out

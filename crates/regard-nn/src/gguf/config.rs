@@ -53,6 +53,7 @@ impl Gguf {
     pub fn config_json(&self) -> Result<Value> {
         let arch = self.architecture()?;
         self.refuse_unknown(arch)?;
+        let window = self.window(arch)?;
         let mut config = self.names(arch);
         let number = |name: &str| self.u32(&format!("{arch}.{name}"));
         let (hidden, heads) = (number("embedding_length")?, number("attention.head_count")?);
@@ -73,9 +74,7 @@ impl Gguf {
         self.biases(arch, &mut config);
         self.rope(arch, head_dim, &mut config)?;
         self.ends(&mut config)?;
-        if let Some(window) = self.find::<u32>(&format!("{arch}.attention.sliding_window"))?.filter(|&window| window > 0) {
-            config.insert("sliding_window".to_owned(), json!(window));
-        }
+        config.extend(window.map(|window| ("sliding_window".to_owned(), json!(window))));
         Ok(Value::Object(config))
     }
 
@@ -161,6 +160,18 @@ impl Gguf {
         }
     }
 
+    /// Which blocks of a Qwen see a window, a file does not say; ggml gives none to any.
+    fn window(&self, arch: &str) -> Result<Option<u32>> {
+        let key = format!("{arch}.attention.sliding_window");
+        let window = self.find::<u32>(&key)?.filter(|&window| window > 0);
+        match window {
+            Some(window) if arch.starts_with("qwen") => {
+                wrong(key, window, "left out: which blocks see a window, the file does not say").map_err(|e| self.here(e))
+            }
+            window => Ok(window),
+        }
+    }
+
     fn rope(&self, arch: &str, head_dim: u32, config: &mut Map<String, Value>) -> Result<()> {
         let theta = self.find(&format!("{arch}.rope.freq_base"))?.map_or(10_000.0, decimal);
         config.insert("rope_theta".to_owned(), json!(theta));
@@ -180,7 +191,9 @@ impl Gguf {
         let factor = number("scaling.factor")?.or(number("scale_linear")?).filter(|&factor| factor != 0.0);
         let attention = number("scaling.attn_factor")?;
         let key = format!("{arch}.rope.scaling.type");
-        let kind = self.find::<&str>(&key)?.unwrap_or("linear");
+        // Converters of Phi-3 give the factors and no type.
+        let default = if self.has_tensor("rope_factors_long.weight") { "longrope" } else { "linear" };
+        let kind = self.find::<&str>(&key)?.unwrap_or(default);
         let mut scaling = match kind {
             _ if self.has_tensor("rope_freqs.weight") => {
                 return factors::llama3(&self.tensor("rope_freqs.weight")?.to_f32(), theta, original).map_err(|e| self.here(e));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::wrong;
 use crate::Result;
+use crate::merges::unknown;
 
 /// The longest piece with merges, in bytes: SentencePiece makes none of more than 16 characters unless told, and the work grows with the
 /// square of the length.
@@ -11,20 +12,17 @@ const LONGEST: usize = 512;
 
 /// Merges written `left right`; the left part may be a space itself. Each makes a token of two.
 pub(super) fn listed<'a>(merges: &[&'a str], ids: &HashMap<&str, u32>) -> Result<Vec<(&'a str, &'a str)>> {
-    let mut joined = String::new();
-    let mut pair = |(i, merge): (usize, &&'a str)| {
+    let pair = |(i, merge): (usize, &&'a str)| {
         let field = || format!("tokenizer.ggml.merges[{i}]");
         let space = merge.char_indices().skip(1).find(|(_, c)| *c == ' ');
         let Some((at, _)) = space else { return wrong(field(), format!("{merge:?}"), "two tokens with a space between") };
         let (left, right) = (&merge[..at], &merge[at + 1..]);
-        joined.clear();
-        joined.extend([left, right]);
-        match [left, right, &joined].into_iter().find(|part| !ids.contains_key(part)) {
+        match unknown(left, right, "", |part| ids.contains_key(part)) {
             Some(part) => wrong(field(), format!("{merge:?}"), format!("of tokens, and {part:?} is none")),
             None => Ok((left, right)),
         }
     };
-    merges.iter().enumerate().map(&mut pair).collect()
+    merges.iter().enumerate().map(pair).collect()
 }
 
 /// Every way to make a piece of two, the best score first: SentencePiece merges the pair whose piece has the best score.

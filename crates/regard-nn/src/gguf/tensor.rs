@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use half::{bf16, f16};
+use regard::Element;
 
 use super::kind::{GgufKind, SUPPORTED};
 use super::reader::Reader;
@@ -140,6 +141,10 @@ impl Gguf {
         Ok(GgufTensor { kind: *kind, shape, bytes: &self.file[bytes.clone()], interleaved, added })
     }
 
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.tensors.get(&names::to_ggml(name))?.shape)
+    }
+
     pub(super) fn has_tensor(&self, ggml: &str) -> bool {
         self.tensors.contains_key(ggml)
     }
@@ -184,11 +189,12 @@ impl GgufTensor<'_> {
 
     /// As [`GgufTensor::values`], all in f32.
     pub fn to_f32(&self) -> Vec<f32> {
-        let mut values = blocks::widen(self.kind, self.bytes);
-        if self.added != 0.0 {
-            values.iter_mut().for_each(|x| *x -= self.added);
-        }
-        self.ordered(values)
+        self.to()
+    }
+
+    /// As [`GgufTensor::values`], rounded where the type has fewer bits.
+    pub(super) fn to<T: Element>(&self) -> Vec<T> {
+        self.ordered(blocks::numbers(self.kind, self.bytes, self.added))
     }
 
     fn halves<T>(&self, half: fn([u8; 2]) -> T) -> Vec<T> {

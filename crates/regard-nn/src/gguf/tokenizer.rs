@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{Gguf, merges, wrong};
-use crate::{Error, Result};
+use crate::{Error, Result, Tokenizer};
 
 /// The types of tokens that are more than a piece of text.
 const NORMAL: u32 = 1;
@@ -33,7 +33,7 @@ fn splits(pre: &str) -> Option<&'static [&'static str]> {
 }
 
 /// The tokens of a file, none of them twice, each with its type.
-struct Vocabulary<'a> {
+pub(super) struct Vocabulary<'a> {
     tokens: Vec<&'a str>,
     kinds: Vec<u32>,
     ids: HashMap<&'a str, u32>,
@@ -44,10 +44,8 @@ impl Gguf {
     ///
     /// # Errors
     /// As [`Gguf::tokenizer_json`], or when the library refuses it.
-    pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
-        let failed = |message: String| self.here(Error::Tokenizer { message });
-        let json = serde_json::to_vec(&self.tokenizer_json()?).map_err(|e| failed(e.to_string()))?;
-        tokenizers::Tokenizer::from_bytes(json).map_err(|e| failed(e.to_string()))
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(self.tokenizer_json()?.to_string().as_bytes()).map_err(|e| self.here(e))
     }
 
     /// The tokenizer as a Hugging Face `tokenizer.json`.
@@ -68,7 +66,7 @@ impl Gguf {
         wrong(field, given, needed).map_err(|e| self.here(e))
     }
 
-    fn vocabulary(&self) -> Result<Vocabulary<'_>> {
+    pub(super) fn vocabulary(&self) -> Result<Vocabulary<'_>> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         let missing = || Error::GgufMissing { field: TOKENS.to_owned(), needed: "a tokenizer needs it".to_owned() };
         let tokens: Vec<&str> = self.list(TOKENS)?.ok_or_else(|| self.here(missing()))?;
@@ -145,7 +143,7 @@ impl Gguf {
     }
 
     /// The token that the metadata names for a role.
-    fn token<'a>(&self, vocabulary: &Vocabulary<'a>, role: &str) -> Result<Option<(u32, &'a str)>> {
+    pub(super) fn token<'a>(&self, vocabulary: &Vocabulary<'a>, role: &str) -> Result<Option<(u32, &'a str)>> {
         let key = format!("tokenizer.ggml.{role}_token_id");
         let Some(id) = self.find::<u32>(&key)? else { return Ok(None) };
         match vocabulary.tokens.get(id as usize) {

@@ -1,6 +1,6 @@
 //! The attentions of a block: of a text to itself, and of a reply to the text.
 
-use regard::{Attention, Causal, Kv, KvCache, Lines, Output, RelativeBias, Sequence, View};
+use regard::{Attention, Lines, Output, RelativeBias, View};
 
 use super::config::T5Config;
 use crate::Result;
@@ -30,22 +30,6 @@ impl SelfAttention {
         let side = |part| heads(config, &rows, part, 3);
         let rule = Attention::new().score(bias.clone()).scale(1.0);
         let mixed = rule.forward(side(0)?, (side(1)?, side(2)?))?;
-        self.out.apply(&merged(&mixed))
-    }
-
-    /// Rows `[n, d_model]` at the last positions of a sequence that has grown to hold them, from `first` on.
-    pub(super) fn append(
-        &self,
-        config: &T5Config,
-        x: &[f32],
-        bias: &RelativeBias<'_>,
-        (cache, layer, seq, first): (&mut KvCache<f32>, usize, &Sequence, usize),
-    ) -> Result<Lines<f32>> {
-        let rows = self.qkv.apply(x)?;
-        let side = |part| heads(config, &rows, part, 3);
-        cache.write(layer, seq, first, side(1)?, side(2)?)?;
-        let rule = Attention::new().mask(Causal::LowerRight).score(bias.clone()).scale(1.0);
-        let mixed = rule.forward(side(0)?, Kv::Paged { cache, layer, seqs: &[seq] })?;
         self.out.apply(&merged(&mixed))
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::Activation;
+use crate::cache::Heads;
 use crate::config::{impossible, unsupported};
 use crate::fields::Fields;
 use crate::{Error, FeedForward, Result};
@@ -66,6 +67,10 @@ impl T5Config {
         let config = Self::read(&fields)?;
         config.check()?;
         Ok(config)
+    }
+
+    pub(super) fn heads(&self) -> Heads {
+        Heads { query: self.num_heads, kv: self.num_heads, dim: self.d_kv }
     }
 
     fn read(fields: &Fields) -> Result<Self> {

@@ -4,9 +4,10 @@ use super::T5;
 use super::attention::{CrossAttention, SelfAttention};
 use super::config::T5Config;
 use super::stack::{Block, Cross, Stack};
-use crate::checkpoint::{Checkpoint, Values};
+use crate::checkpoint::Checkpoint;
 use crate::decoder::feed_forward::Dense;
 use crate::parts::{Matrix, Norm};
+use crate::values::Values;
 use crate::{Error, NormKind, Result};
 
 /// What tensors are read by.

@@ -1,7 +1,8 @@
 //! The stacks of blocks: the encoder's, and the decoder's with its cache.
 
-use regard::{KvCache, RelativeBias, Sequence, Threads, View};
+use regard::{Attention, Causal, RelativeBias, Threads, View};
 
+use super::T5Cache;
 use super::attention::{CrossAttention, SelfAttention};
 use super::config::T5Config;
 use crate::Result;
@@ -34,15 +35,6 @@ pub(super) struct Cross {
     pub(super) attention: CrossAttention,
 }
 
-/// Where the keys and values of a reply go, and those of the text are.
-pub(super) struct Place<'a> {
-    pub(super) store: &'a mut KvCache<f32>,
-    pub(super) seq: &'a Sequence,
-    /// The position of the first row.
-    pub(super) first: usize,
-    pub(super) cross: &'a [Vec<f32>],
-}
-
 impl<C> Stack<C> {
     fn table(&self, config: &T5Config) -> Result<View<'_, f32>> {
         Ok(View::new(&self.bias, [1, config.num_heads, 1, config.relative_attention_num_buckets])?)
@@ -62,12 +54,18 @@ impl Stack<()> {
 }
 
 impl Stack<Cross> {
-    /// The residual stream `[n, d_model]` at the last positions of a reply through all blocks.
-    pub(super) fn decode(&self, config: &T5Config, x: &mut [f32], place: &mut Place<'_>) -> Result<()> {
+    /// How a reply looks at itself.
+    pub(super) fn rule(&self, config: &T5Config) -> Result<Attention<Causal, RelativeBias<'_>>> {
         let bias = RelativeBias::causal(self.table(config)?, config.relative_attention_max_distance as u32)?;
-        for (layer, (block, text)) in self.blocks.iter().zip(place.cross).enumerate() {
-            let at = (&mut *place.store, layer, place.seq, place.first);
-            add(x, &block.attention.append(config, &block.attention_norm.apply(x), &bias, at)?);
+        Ok(Attention::new().mask(Causal::LowerRight).score(bias).scale(1.0))
+    }
+
+    /// The residual stream `[n, d_model]` of a reply, at the positions from `first` on, through all blocks.
+    pub(super) fn decode(&self, config: &T5Config, x: &mut [f32], cache: &mut T5Cache, first: usize) -> Result<()> {
+        let (rule, text) = (self.rule(config)?, cache.beside.cross.clone());
+        for (layer, (block, text)) in self.blocks.iter().zip(&*text).enumerate() {
+            let rows = block.attention.qkv.apply(&block.attention_norm.apply(x))?;
+            add(x, &block.attention.out.apply(&cache.attend(&rule, &rows, config.heads(), (layer, first))?)?);
             add(x, &block.cross.attention.apply(config, &block.cross.norm.apply(x), text)?);
             block.feed_forward(x)?;
         }

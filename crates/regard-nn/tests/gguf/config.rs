@@ -29,10 +29,11 @@ fn a_model_of_another_type_carries_its_names_and_the_defaults_of_ggml() {
     let expected = json!({
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "hidden_size": 64, "num_attention_heads": 4,
         "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 512,
-        "rms_norm_eps": 1e-6, "vocab_size": 100, "tie_word_embeddings": true, "rope_theta": 10000.0, "sliding_window": 32
+        "rms_norm_eps": 1e-6, "vocab_size": 100, "tie_word_embeddings": true, "rope_theta": 10000.0
     });
-    let more = [("attention.key_length", 4, vec![128, 0, 0, 0]), ("attention.sliding_window", 4, vec![32, 0, 0, 0])];
-    assert_eq!(config("qwen3", &more), expected);
+    assert_eq!(config("qwen3", &[("attention.key_length", 4, vec![128, 0, 0, 0])]), expected);
+    let windowed = |arch| config(arch, &[("attention.sliding_window", 4, vec![32, 0, 0, 0])])["sliding_window"].clone();
+    assert_eq!(windowed("phi3"), 32);
 }
 
 #[test]

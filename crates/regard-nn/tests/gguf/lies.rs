@@ -139,6 +139,10 @@ fn models_that_are_more_than_their_type_are_refused_by_name() {
             "GGUF llama.expert_count is 8 and must be 0: mixtures of",
         ),
         (vec![arch("llama"), entry("llama.logit_scale", 4, &[8, 0, 0, 0])], "GGUF llama.logit_scale is 8 and must be left out"),
+        (
+            vec![arch("qwen2"), entry("qwen2.attention.sliding_window", 4, &[8, 0, 0, 0])],
+            "GGUF qwen2.attention.sliding_window is 8 and must be left out: which blocks",
+        ),
         (vec![arch("llama")], "the GGUF file has no llama.embedding_length: an integer"),
     ] {
         std::fs::write(&path, header(b"GGUF", 2, 0, entries.len() as u64, &[&entries.concat()])).unwrap();
@@ -201,7 +205,7 @@ fn tokenizers_that_would_say_something_else_are_refused_by_name() {
 }
 
 /// Numbers from a linear congruence with the constants of Knuth's MMIX.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     fn below(&mut self, bound: usize) -> usize {
@@ -223,12 +227,12 @@ fn ask(path: &Path) -> Result<(), regard_nn::Error> {
         }
     }
     let config = gguf.config_json().map(drop);
-    let tokenizer = gguf.tokenizer().map(|tokenizer| drop(tokenizer.encode("Once upon a time 東京", true)));
+    let tokenizer = gguf.tokenizer().map(|tokenizer| drop(tokenizer.encode("Once upon a time 東京")));
     config.and(tokenizer)
 }
 
 /// One damage of a file: its end cut off, or some bytes replaced, most of them in the header, where the claims are.
-fn damage(whole: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+pub(crate) fn damage(whole: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     if numbers.below(4) == 0 {
         bytes.truncate(numbers.below(whole.len()));
