@@ -1,6 +1,7 @@
 //! Decoder-only transformers of many families, for inference: one computation, and the facts in which the families differ.
 
 mod attention;
+mod batch;
 mod config;
 mod families;
 pub(crate) mod feed_forward;
@@ -12,6 +13,7 @@ use std::path::Path;
 
 use regard::{Angles, CacheShape, KvCache, Rope, Sequence};
 
+pub use self::batch::{DecoderPages, Reading};
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 
 use self::attention::{Attention, Place, Store, with_cache};
@@ -145,7 +147,7 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             watch(layer, &x);
             let place = Place { layer, seq, first, angles: &angles };
-            block.apply(&self.config, &mut x, store, &place)?;
+            block.apply(&self.config, &mut x, |attention, x| attention.apply(&self.config, x, store, &place))?;
         }
         watch(self.blocks.len(), &x);
         Ok(x)
@@ -186,9 +188,14 @@ impl Decoder {
 }
 
 impl Block {
-    fn apply(&self, config: &DecoderConfig, x: &mut [f32], store: &mut Store, place: &Place<'_>) -> Result<()> {
+    fn apply(
+        &self,
+        config: &DecoderConfig,
+        x: &mut [f32],
+        attend: impl FnOnce(&Attention, &[f32]) -> Result<Vec<f32>>,
+    ) -> Result<()> {
         let after = |branch: &mut Vec<f32>, norm: &Option<Norm>| norm.iter().for_each(|norm| norm.in_place(branch));
-        let mut attended = self.attention.apply(config, &self.attention_norm.apply(x), store, place)?;
+        let mut attended = attend(&self.attention, &self.attention_norm.apply(x))?;
         after(&mut attended, &self.after_attention);
         if config.parallel_residual {
             add(&mut attended, &self.feed_forward.apply(&self.feed_forward_norm.apply(x), config.hidden_size)?);

@@ -78,7 +78,9 @@ mod weights;
 
 pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
-pub use decoder::{Activation, Biases, Decoder, DecoderCache, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
+pub use decoder::{
+    Activation, Biases, Decoder, DecoderCache, DecoderConfig, DecoderPages, Experts, FeedForward, LayerConfig, NormKind, Reading,
+};
 pub use embedder::{Embedder, Pooling};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::{Error, Result};

@@ -54,10 +54,16 @@ pub(super) struct Place<'a> {
 impl Attention {
     /// Rows `[n, hidden]`, normalised, at the last positions of a sequence that has grown to hold them → `[n, hidden]`.
     pub(super) fn apply(&self, config: &DecoderConfig, x: &[f32], store: &mut Store, place: &Place<'_>) -> Result<Vec<f32>> {
-        let mut rows = self.qkv.apply(x)?;
-        self.prepare(config, &mut rows, place.angles);
+        let rows = self.projected(config, x, place.angles)?;
         let mixed = with_cache!(store, cache => self.attend(config, &rows, cache, place))?;
         self.out.apply(&mixed)
+    }
+
+    /// Queries, keys and values of the rows, at their positions.
+    pub(super) fn projected(&self, config: &DecoderConfig, x: &[f32], angles: &[Angles]) -> Result<Vec<f32>> {
+        let mut rows = self.qkv.apply(x)?;
+        self.prepare(config, &mut rows, angles);
+        Ok(rows)
     }
 
     /// Normalises and turns the heads of queries and keys, where they are.
@@ -104,7 +110,7 @@ impl Attention {
         Ok(joined(output.out.data(), [heads, n, dim]))
     }
 
-    fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {
+    pub(super) fn rule(&self, config: &DecoderConfig) -> regard::Attention<(Causal, Option<Window>), Option<Softcap>> {
         let window = self.window.map(|window| Window { left: window as u32 - 1, right: 0 });
         let rule = regard::Attention::new().mask((Causal::LowerRight, window)).score(config.attention_softcap.map(Softcap));
         let rule = rule.scale(config.attention_scale);
