@@ -5,6 +5,8 @@ mod finish;
 mod receive;
 mod sample;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

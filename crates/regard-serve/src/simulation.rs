@@ -9,7 +9,7 @@
 mod check;
 mod draw;
 mod drive;
-mod model;
+pub(crate) mod model;
 mod reference;
 
 use std::any::Any;
@@ -81,6 +81,13 @@ fn found(bug: Bug, watch: Watch, seeds: u64) -> Option<(u64, String)> {
     switches::BUG.set(None);
     QUIET.set(false);
     found
+}
+
+#[test]
+fn the_same_events_give_the_same_outputs() {
+    for seed in 0..500 {
+        assert_eq!(drive::outputs(seed), drive::outputs(seed), "seed {seed}");
+    }
 }
 
 fn text(why: &(dyn Any + Send)) -> &str {

@@ -70,24 +70,16 @@ pub(super) enum Watch {
 
 /// Runs a seed, and panics where something is wrong.
 pub(super) fn run(seed: u64, watch: Watch) -> Seen {
-    let scenario = Scenario::draw(seed);
-    switches::HASH_MASK.set(scenario.hash_mask);
-    switches::ALLOCATION.set(scenario.allocation);
-    let rule = Rule { salt: scenario.model_salt, vocab_size: scenario.vocab_size };
-    let model = Model::new(rule, scenario.context, &scenario.groups, scenario.faults);
-    let mut drive = Drive {
-        engine: Engine::new(model, scenario.config).unwrap(),
-        rule,
-        told: HashMap::new(),
-        salts: HashSet::new(),
-        aborted: HashSet::new(),
-        shutdown: None,
-        now: Duration::ZERO,
-        seen: Seen::default(),
-        scenario,
-    };
+    let mut drive = Drive::new(seed);
     drive.all(watch);
     drive.seen
+}
+
+/// All that is told in the run of a seed.
+pub(super) fn outputs(seed: u64) -> Vec<Output> {
+    let mut drive = Drive::new(seed);
+    drive.all(Watch::Outputs);
+    drive.heard
 }
 
 struct Drive {
@@ -95,6 +87,7 @@ struct Drive {
     engine: Engine<Model>,
     rule: Rule,
     told: HashMap<RequestId, Told>,
+    heard: Vec<Output>,
     /// Salts and sources of requests that were taken up.
     salts: HashSet<(Vec<u8>, Vec<u32>)>,
     aborted: HashSet<RequestId>,
@@ -104,6 +97,26 @@ struct Drive {
 }
 
 impl Drive {
+    fn new(seed: u64) -> Self {
+        let scenario = Scenario::draw(seed);
+        switches::HASH_MASK.set(scenario.hash_mask);
+        switches::ALLOCATION.set(scenario.allocation);
+        let rule = Rule { salt: scenario.model_salt, vocab_size: scenario.vocab_size };
+        let model = Model::new(rule, scenario.context, &scenario.groups, scenario.faults);
+        Self {
+            engine: Engine::new(model, scenario.config).unwrap(),
+            rule,
+            told: HashMap::new(),
+            heard: Vec::new(),
+            salts: HashSet::new(),
+            aborted: HashSet::new(),
+            shutdown: None,
+            now: Duration::ZERO,
+            seen: Seen::default(),
+            scenario,
+        }
+    }
+
     fn all(&mut self, watch: Watch) {
         let mut clock = 0i64;
         let last = self.scenario.events.keys().copied().max().unwrap_or(0);
@@ -151,6 +164,7 @@ impl Drive {
     fn hear(&mut self, output: Output) {
         let (Output::Started { request: id, .. } | Output::Token { request: id, .. } | Output::Done { request: id, .. }) = output;
         let told = self.told.entry(id).or_default();
+        self.heard.push(output.clone());
         assert!(!told.done, "request {id}: nothing is told after the end");
         match output {
             Output::Started { cached, .. } => {

@@ -5,9 +5,9 @@ use crate::{Detokenizer, Group, Keep, Runner, RunnerError, Table, Work};
 
 /// What a page holds for one position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) hash: u64,
-    pub(super) token: u32,
+pub(crate) struct Entry {
+    pub(crate) hash: u64,
+    pub(crate) token: u32,
 }
 
 /// The mathematics, without pages.
@@ -18,12 +18,12 @@ pub(super) struct Entry {
 ///   logits(p)  = hashes of (context(p), entries of p, token id)
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
-    pub(super) salt: u64,
-    pub(super) vocab_size: usize,
+pub(crate) struct Rule {
+    pub(crate) salt: u64,
+    pub(crate) vocab_size: usize,
 }
 
-pub(super) fn mix(a: u64, b: u64) -> u64 {
+pub(crate) fn mix(a: u64, b: u64) -> u64 {
     let mut z = (a ^ b.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -31,41 +31,41 @@ pub(super) fn mix(a: u64, b: u64) -> u64 {
 }
 
 impl Rule {
-    pub(super) fn entry(&self, context: u64, token: u32, group: usize) -> u64 {
+    pub(crate) fn entry(&self, context: u64, token: u32, group: usize) -> u64 {
         mix(mix(context, u64::from(token)), group as u64)
     }
 
     /// A source is read as a whole: each entry depends on all of it.
-    pub(super) fn source_entry(&self, source: &[u32], position: usize) -> u64 {
+    pub(crate) fn source_entry(&self, source: &[u32], position: usize) -> u64 {
         source.iter().fold(mix(self.salt, position as u64), |h, token| mix(h, u64::from(*token)))
     }
 
-    pub(super) fn logits(&self, context: u64) -> impl Iterator<Item = f32> {
+    pub(crate) fn logits(&self, context: u64) -> impl Iterator<Item = f32> {
         (0..self.vocab_size as u64).map(move |token| (mix(context, token) >> 40) as f32 / (1 << 22) as f32)
     }
 }
 
 /// The rule over pages, and calls that fail.
 #[derive(Debug)]
-pub(super) struct Model {
-    pub(super) rule: Rule,
-    pub(super) context: usize,
+pub(crate) struct Model {
+    pub(crate) rule: Rule,
+    pub(crate) context: usize,
     groups: Vec<Group>,
-    pub(super) pages: Vec<Vec<Vec<Entry>>>,
+    pub(crate) pages: Vec<Vec<Vec<Entry>>>,
     slots: Vec<Vec<Vec<Entry>>>,
-    pub(super) faults: Faults,
+    pub(crate) faults: Faults,
     /// Tokens of the last batch.
-    pub(super) read: usize,
+    pub(crate) read: usize,
 }
 
 /// Calls until one fails.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Faults {
-    pub(super) run: Option<u32>,
-    pub(super) copy: Option<u32>,
-    pub(super) swap_out: Option<u32>,
-    pub(super) swap_in: Option<u32>,
-    pub(super) nan: Option<u32>,
+pub(crate) struct Faults {
+    pub(crate) run: Option<u32>,
+    pub(crate) copy: Option<u32>,
+    pub(crate) swap_out: Option<u32>,
+    pub(crate) swap_in: Option<u32>,
+    pub(crate) nan: Option<u32>,
 }
 
 fn fails(fault: &mut Option<u32>) -> bool {
@@ -75,7 +75,7 @@ fn fails(fault: &mut Option<u32>) -> bool {
 }
 
 impl Model {
-    pub(super) fn new(rule: Rule, context: usize, groups: &[Group], faults: Faults) -> Self {
+    pub(crate) fn new(rule: Rule, context: usize, groups: &[Group], faults: Faults) -> Self {
         let room = |n: u32, group: &Group| vec![vec![Entry::default(); group.page_size]; n as usize];
         Self {
             rule,
@@ -185,7 +185,7 @@ impl Runner for Model {
 }
 
 /// The bytes of a token: the first two are halves of one character.
-pub(super) fn byte(token: u32) -> u8 {
+pub(crate) fn byte(token: u32) -> u8 {
     match token {
         0 => 0xC3,
         1 => 0xA9,
