@@ -1,5 +1,7 @@
 //! The paged key/value cache: a pool of pages, and sequences that hold block tables into it.
 
+mod lent;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::shape::same;
@@ -47,6 +49,8 @@ pub struct Sequence {
     cache: u64,
     table: Vec<u32>,
     len: usize,
+    /// Whether it owns none of its pages.
+    lent: bool,
 }
 
 impl Sequence {
@@ -126,7 +130,7 @@ impl<T: Element> KvCache<T> {
 
     /// A new sequence without tokens.
     pub fn sequence(&self) -> Sequence {
-        Sequence { cache: self.id, table: Vec::new(), len: 0 }
+        Sequence { cache: self.id, table: Vec::new(), len: 0, lent: false }
     }
 
     /// A sequence of `len` tokens over pages that other sequences hold: a shared prefix, from a block table.
@@ -143,7 +147,7 @@ impl<T: Element> KvCache<T> {
         let needed = len.div_ceil(self.shape.page_size);
         same("block table", "entries", table.len(), needed, "for its number of tokens")?;
         table.iter().for_each(|&page| self.owners[page as usize] += 1);
-        Ok(Sequence { cache: self.id, table: table.to_vec(), len })
+        Ok(Sequence { cache: self.id, table: table.to_vec(), len, lent: false })
     }
 
     /// A second sequence with the same tokens. Nothing is copied until one of the two grows into a shared page.
@@ -151,7 +155,7 @@ impl<T: Element> KvCache<T> {
     /// # Errors
     /// When the sequence belongs to another cache.
     pub fn fork(&mut self, seq: &Sequence) -> Result<Sequence> {
-        self.check(seq)?;
+        self.check_owner(seq)?;
         self.adopt(&seq.table, seq.len)
     }
 
@@ -160,7 +164,7 @@ impl<T: Element> KvCache<T> {
     /// # Errors
     /// [`Error::CacheFull`] when there are too few free pages; then nothing has changed.
     pub fn grow(&mut self, seq: &mut Sequence, tokens: usize) -> Result<()> {
-        self.check(seq)?;
+        self.check_owner(seq)?;
         if tokens == 0 {
             return Ok(());
         }
@@ -230,7 +234,7 @@ impl<T: Element> KvCache<T> {
     /// # Errors
     /// When the sequence is shorter than `len`, or belongs to another cache.
     pub fn truncate(&mut self, seq: &mut Sequence, len: usize) -> Result<()> {
-        self.check(seq)?;
+        self.check_owner(seq)?;
         if len > seq.len {
             return Err(Error::Positions { start: 0, end: len, length: seq.len });
         }
@@ -271,6 +275,12 @@ impl<T: Element> KvCache<T> {
     /// Checks that a sequence is one of this cache; then its pages are in the pool, for only this file makes tables.
     pub(crate) fn check(&self, seq: &Sequence) -> Result<()> {
         if seq.cache == self.id { Ok(()) } else { Err(Error::ForeignSequence) }
+    }
+
+    /// Checks that a sequence is one of this cache and owns its pages.
+    fn check_owner(&self, seq: &Sequence) -> Result<()> {
+        self.check(seq)?;
+        if seq.lent { Err(Error::LentSequence) } else { Ok(()) }
     }
 
     fn check_rows(&self, layer: usize, k: View<'_, T>, v: View<'_, T>) -> Result<()> {

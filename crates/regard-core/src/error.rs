@@ -182,6 +182,9 @@ pub enum Error {
     /// A sequence used with a cache that did not make it.
     #[error("sequence belongs to another cache: use it with the KvCache that made it")]
     ForeignSequence,
+    /// A sequence over lent pages, asked to change its table.
+    #[error("the sequence owns none of its pages, so it cannot be grown, cut, shared or freed: lend it another block table")]
+    LentSequence,
     /// A page that is not in the pool, or not in use.
     #[error("block table entry {index} is page {page}, and the pool has pages 0..{pages} with this one {state}")]
     Page {

@@ -1,6 +1,7 @@
 //! Decoder-only transformers of many families, for inference: one computation, and the facts in which the families differ.
 
 mod attention;
+mod batch;
 mod config;
 mod families;
 pub(crate) mod feed_forward;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 use regard::{Kv, Lines, Rope};
 
+pub use self::batch::{DecoderPages, Reading};
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 
 use self::attention::Attention;

@@ -84,7 +84,9 @@ mod weights;
 pub use cache::TextCache;
 pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
-pub use decoder::{Activation, Biases, Decoder, DecoderCache, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
+pub use decoder::{
+    Activation, Biases, Decoder, DecoderCache, DecoderConfig, DecoderPages, Experts, FeedForward, LayerConfig, NormKind, Reading,
+};
 pub use embedder::{Embedder, Pooling};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::{Error, Result};
@@ -103,7 +105,8 @@ pub use prompt::Prompt;
 pub use regard::{Rope, RopeScaling, RopeStyle};
 pub use rope::RopeParameters;
 pub use rotary::Rotary;
-pub use sample::{Sampler, Sampling};
+pub use sample::{Adjustments, Sampler, Sampling};
+pub use stop::Stop;
 pub use t5::{Encoded, T5, T5Cache, T5Config};
 pub use tape::{Tape, Value};
 pub use tokenizer::{TextStream, Tokenizer};

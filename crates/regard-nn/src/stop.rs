@@ -3,17 +3,19 @@
 use crate::{Error, Result};
 
 /// Looks for stop strings in text that comes in pieces.
-#[derive(Debug)]
-pub(crate) struct Stop {
+#[derive(Clone, Debug)]
+pub struct Stop {
     strings: Vec<String>,
     /// Text not yet told, because it may begin a stop string.
     held: String,
 }
 
 impl Stop {
+    /// Looks for the first of `strings`.
+    ///
     /// # Errors
     /// When a stop string is empty.
-    pub(crate) fn new(strings: &[String]) -> Result<Self> {
+    pub fn new(strings: &[String]) -> Result<Self> {
         if strings.iter().any(String::is_empty) {
             return Err(Error::EmptyStop);
         }
@@ -21,7 +23,7 @@ impl Stop {
     }
 
     /// The text that is certain to belong to the output after one more piece, and whether a stop string ended it.
-    pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
+    pub fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
         if let Some(at) = self.strings.iter().filter_map(|stop| self.held.find(stop)).min() {
             self.held.truncate(at);
@@ -33,7 +35,7 @@ impl Stop {
     }
 
     /// The text held back, when no stop string came of it.
-    pub(crate) fn take(&mut self) -> String {
+    pub fn take(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 }

@@ -113,7 +113,7 @@ const CONTEXT: usize = 6;
 ///
 /// A token alone does not tell its text: it may hold half of a UTF-8 character, and some tokenizers drop the space before the first
 /// word. So the text of a token is what the text of all pending tokens adds to the text of those already told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     tokens: Vec<u32>,

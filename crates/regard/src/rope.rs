@@ -3,8 +3,6 @@
 mod angles;
 mod scaling;
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 use regard_core::{Element, Error, Result, Tensor, View};
 
@@ -97,17 +95,18 @@ impl Rope {
     ///
     /// # Errors
     /// When a position is 2⁵³ or more, where f64 no longer counts, or there is no memory for so many.
-    pub fn angles(&self, positions: Range<usize>) -> Result<Angles> {
-        if positions.end >= 1 << 53 {
-            return Err(Error::Value { what: "a position", given: positions.end as f64, needed: "below 2^53" });
-        }
+    pub fn angles(&self, positions: impl IntoIterator<Item = usize, IntoIter: ExactSizeIterator>) -> Result<Angles> {
         let (mut cos, mut sin, pairs) = (Vec::new(), Vec::new(), self.frequencies.len());
+        let positions = positions.into_iter();
         let all = positions.len().saturating_mul(pairs);
         if cos.try_reserve_exact(all).and_then(|()| sin.try_reserve_exact(all)).is_err() {
             let what = "angles of a rotary embedding";
             return Err(Error::TooLarge { what, shape: vec![positions.len(), pairs] });
         }
         for position in positions {
+            if position >= 1 << 53 {
+                return Err(Error::Value { what: "a position", given: position as f64, needed: "below 2^53" });
+            }
             for frequency in &self.frequencies {
                 let (s, c) = (position as f64 * frequency).sin_cos();
                 cos.push((self.attention_factor * c) as f32);

@@ -179,3 +179,45 @@ fn an_empty_sequence_gives_zeros() {
     let none = sdpa(rows([1, 2, 1, 3]), rows([1, 2, 0, 3]), rows([1, 2, 0, 2]), ()).unwrap();
     assert_eq!(output.out.data(), none.data());
 }
+
+#[test]
+fn lent_pages_are_nobodys_and_stay_so() {
+    let shape = CacheShape { layers: 2, ..SHAPE };
+    let mut cache = cache(shape);
+    let mut owner = cache.sequence();
+    cache.grow(&mut owner, 1).unwrap();
+    let owned = owner.block_table()[0];
+    let text = |e: Error| e.to_string();
+    let lent: Vec<u32> = (0..4).filter(|page| *page != owned).collect();
+    assert!(text(cache.lend(&[owned], 1).unwrap_err()).contains("with this one owned by a sequence"));
+    assert!(text(cache.lend(&[9], 1).unwrap_err()).contains("with this one outside it"));
+    assert_eq!(text(cache.lend(&lent[..1], 4).unwrap_err()), "block table has 1 entries and needs 2, for its number of tokens");
+    let mut seq = cache.lend(&lent[..2], 4).unwrap();
+    cache.write(1, &seq, 1, rows([1, 2, 2, 3]), rows([1, 2, 2, 2])).unwrap();
+    for refused in [cache.grow(&mut seq, 1), cache.truncate(&mut seq, 0), cache.fork(&seq).map(drop), cache.free(seq)] {
+        assert_eq!(refused.unwrap_err(), Error::LentSequence);
+    }
+    assert_eq!(cache.free_pages(), 3);
+    assert!(cache.copy_lent(lent[0], owned).is_err() && cache.copy_lent(owned, lent[0]).is_err());
+    assert!(cache.read_page(lent[0], &mut [0.0; 3]).is_err());
+}
+
+#[test]
+fn a_page_that_is_read_and_written_back_or_copied_holds_the_same() {
+    let mut cache = cache(SHAPE);
+    let (k, v): (Vec<f32>, Vec<f32>) = ((0..18).map(|i| i as f32).collect(), (0..12).map(|i| -(i as f32)).collect());
+    let seq = cache.lend(&[2], 3).unwrap();
+    for layer in 0..2 {
+        cache.write(layer, &seq, 0, View::new(&k, [1, 2, 3, 3]).unwrap(), View::new(&v, [1, 2, 3, 2]).unwrap()).unwrap();
+    }
+    let mut page = vec![0.0; cache.page_len()];
+    cache.read_page(2, &mut page).unwrap();
+    cache.write_page(0, &page).unwrap();
+    cache.copy_lent(0, 3).unwrap();
+    for copy in [0, 3].map(|page| cache.lend(&[page], 3).unwrap()) {
+        for (layer, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            assert_eq!(cache.key_rows(layer, &copy, head, 0), cache.key_rows(layer, &seq, head, 0));
+            assert_eq!(cache.value_rows(layer, &copy, head, 0), &v[head * 6..][..6]);
+        }
+    }
+}
