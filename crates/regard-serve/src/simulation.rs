@@ -102,9 +102,9 @@ fn every_bug_is_found() {
     }
 }
 
-/// A page with wrong contents changes the tokens, even if nobody looks at the books.
+/// A page with wrong contents shows in what requests get, even if nobody looks at the books.
 #[test]
-fn wrong_pages_are_found_by_the_tokens_alone() {
+fn wrong_pages_are_found_without_the_books() {
     for bug in [Bug::CopiesNoPage, Bug::TrustsHash, Bug::SlidesTooFar, Bug::SwapsPages, Bug::CachesEarly] {
         let (seed, why) = found(bug, Watch::Outputs, SEEDS).unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS} seeds"));
         println!("{bug:?} is found by seed {seed}: {why}");

@@ -121,6 +121,23 @@ fn priority_overtakes_and_starves_nobody() {
 }
 
 #[test]
+fn a_large_request_does_not_wait_for_ever_behind_a_stream_of_small_ones() {
+    let mut engine = engine(&[Group { pages: 12, ..ALL }], Config { prefix_cache: false, ..Config::default() });
+    let small = |id| submit(id, request(3, 6));
+    for id in 1..6 {
+        step(&mut engine, vec![small(id)]);
+    }
+    step(&mut engine, vec![submit(0, request(40, 3))]);
+    let done = (6..40).find(|id| {
+        let told = step(&mut engine, vec![small(*id)]);
+        told.iter().any(|output| matches!(output, Output::Done { request: 0, .. }))
+    });
+    assert!(done.is_some_and(|id| id < 20), "{done:?}");
+    // One that ran beside it gave way when both grew; nobody was let in while it waited, to be thrown out again.
+    assert_eq!(engine.stats().preemptions, 1);
+}
+
+#[test]
 fn a_request_that_stands_still_gives_its_pages_to_others() {
     let mut engine = engine(&[Group { pages: 6, ..ALL }], Config::default());
     step(&mut engine, vec![submit(1, request(18, 6))]);
