@@ -16,7 +16,7 @@ mod transpose;
 mod weigh;
 
 pub(crate) use few::FewScores;
-pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles};
+pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles, pair_neighbours};
 pub(crate) use product::Product;
 pub(crate) use tile::{Factor, Meanwhile, SIDE, TileProduct};
 pub(crate) use transpose::Transpose;

@@ -1,5 +1,6 @@
 //! Weights in panels of neighbouring outputs, in the order in which a kernel multiplies with them.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use half::bf16;
@@ -8,7 +9,7 @@ use regard_core::Element;
 
 use crate::Kernel;
 use crate::lines::Lines;
-use crate::simd::{Factor, Meanwhile, Pair, Pairs, Product, SIDE, Session, Task, TileProduct, Tiles, Vector};
+use crate::simd::{Factor, Meanwhile, Pair, Pairs, Product, SIDE, Session, Task, TileProduct, Tiles, Vector, pair_neighbours};
 
 /// Weights `[outputs, inputs]` in panels of `width` outputs; the last one is filled up with zeros.
 #[derive(Clone, Debug)]
@@ -36,6 +37,18 @@ pub(super) struct Rows<'a> {
     wide: &'a [f32],
     /// `[n, depth]`, and for AMX in tiles `[⌈n / 16⌉, depth / 16, 16, 16]`, where the weights are pairs.
     pairs: Lines<Pair>,
+}
+
+thread_local! {
+    /// Memory for pairs, which one product after another takes: new memory would be zeroed each time.
+    static PAIRS: Cell<Lines<Pair>> = Cell::default();
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        let (mine, other) = (std::mem::take(&mut self.pairs), PAIRS.take());
+        PAIRS.set(if mine.len() > other.len() { mine } else { other });
+    }
 }
 
 /// Pairs of a tile.
@@ -125,19 +138,10 @@ impl Panels {
         let steps = self.inputs.div_ceil(2 * SIDE);
         let Weights::Paired(kind, _) = self.weights else { return Rows { n, steps, wide, pairs: Lines::default() } };
         let (depth, tiled) = (kind.depth(self.inputs), kind.amx().is_some());
-        let mut pairs = Lines::zeros(if tiled { n.next_multiple_of(SIDE) } else { n } * depth);
-        let mut even = vec![0.0; self.inputs.next_multiple_of(2)]; // the partner of an odd last one is 0
-        let mut line = vec![Pair::default(); depth];
-        for (i, row) in wide.chunks_exact(self.inputs.max(1)).take(n).enumerate() {
-            even[..self.inputs].copy_from_slice(row);
-            kind.pair_neighbours(&even, &mut line);
-            if tiled {
-                let tiles = pairs[i / SIDE * SIDE * depth..][..SIDE * depth].chunks_exact_mut(TILE);
-                line.chunks_exact(SIDE).zip(tiles).for_each(|(part, tile)| tile[i % SIDE * SIDE..][..SIDE].copy_from_slice(part));
-            } else {
-                pairs[i * depth..][..depth].copy_from_slice(&line);
-            }
-        }
+        let mut pairs = PAIRS.take();
+        pairs.room(if tiled { n.next_multiple_of(SIDE) } else { n } * depth);
+        let rows = wide.chunks_exact(self.inputs.max(1)).take(n);
+        self.kernel.run(Narrow { rows, pairs: &mut pairs, depth, tiled });
         Rows { n, steps, wide, pairs }
     }
 
@@ -191,6 +195,38 @@ impl Panels {
     fn last_steps(&self) -> Range<usize> {
         let all = self.inputs.div_ceil(2 * SIDE);
         all.saturating_sub(1) / STEPS * STEPS..all
+    }
+}
+
+/// Rows of `X` to pairs, rounded to nearest even; what is beyond a row is zero.
+struct Narrow<'a, R> {
+    rows: R,
+    pairs: &'a mut [Pair],
+    depth: usize,
+    tiled: bool,
+}
+
+impl<'a, R: Iterator<Item = &'a [f32]>> Task for Narrow<'_, R> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) {
+        let Narrow { rows, pairs, depth, tiled } = self;
+        for (i, row) in rows.enumerate() {
+            let (first, step) = if tiled { (i / SIDE * SIDE * depth + i % SIDE * SIDE, TILE) } else { (i * depth, SIDE) };
+            for (part, numbers) in row.chunks(2 * SIDE).enumerate() {
+                let to = &mut pairs[first + part * step..][..SIDE.min(depth - part * SIDE)];
+                pair_neighbours(numbers, to);
+                if numbers.len() < 2 * SIDE {
+                    to[numbers.len() / 2..].fill(Pair::default());
+                    if let [.., last] = numbers
+                        && numbers.len() % 2 == 1
+                    {
+                        to[numbers.len() / 2] = Pair::new(bf16::from_f32(*last), bf16::ZERO);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -93,6 +93,9 @@ fn weights_of_bf16_are_multiplied_as_they_are() {
             let x = random(rows * inputs, &mut rng);
             let packed = PackedMatrix::with_kernel(&w, outputs, inputs, kernel).unwrap();
             let mut y = vec![f32::NAN; rows * outputs];
+            // What was multiplied before leaves nothing behind.
+            let other = PackedMatrix::with_kernel(&[bf16::ONE; 700], 1, 700, kernel).unwrap();
+            other.apply(&[f32::NAN; 700 * 200], None, &mut [0.0; 200]).unwrap();
             packed.apply(&x, None, &mut y).unwrap();
             let x = rounded(kernel, &x);
             for (i, &y) in y.iter().enumerate() {
