@@ -63,6 +63,11 @@ impl PackedMatrix {
         self.outputs
     }
 
+    /// Bytes of the packed weights, which a product reads once for up to some hundred rows.
+    pub fn bytes(&self) -> usize {
+        self.panels.bytes()
+    }
+
     /// Row `output` of the weights, widened: an embedding is a row of the matrix that it is tied to.
     ///
     /// # Panics

@@ -39,7 +39,7 @@ pub use forward::forward;
 pub use gemm::{PackedMatrix, Threads};
 pub use lines::Lines;
 pub use memory::memory;
-pub use roofline::{Level, Roofline};
+pub use roofline::{Level, Roofline, Stream};
 pub use rule::{Patch, Rule, SlopeRule, TileRule};
 pub use share::{forward_alone, forward_threads};
 #[cfg(target_arch = "x86_64")]

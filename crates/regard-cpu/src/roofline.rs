@@ -82,6 +82,39 @@ impl Roofline {
     }
 }
 
+/// Memory to be read as fast as the machine can: what the time of other work is held against, in turn with it.
+#[derive(Debug)]
+pub struct Stream {
+    numbers: Lines<f32>,
+    kernel: Kernel,
+}
+
+impl Stream {
+    /// So many bytes.
+    pub fn new(bytes: usize, kernel: Kernel) -> Self {
+        let mut numbers = Lines::zeros(bytes / size_of::<f32>());
+        numbers.iter_mut().enumerate().for_each(|(i, x)| *x = i as f32);
+        Stream { numbers, kernel }
+    }
+
+    /// Seconds in which all threads of the current pool read it once, together: the best of a few ways to ask ahead.
+    pub fn read(&self) -> f64 {
+        let (threads, all) = (rayon::current_num_threads(), &self.numbers[..]);
+        let together = Barrier::new(threads);
+        let read = |ahead| {
+            let times = rayon::broadcast(|thread| {
+                together.wait();
+                let began = Instant::now();
+                let part = &all[thread.index() * (all.len() / threads)..][..all.len() / threads];
+                black_box(self.kernel.run(Read { from: part, ahead }));
+                began.elapsed().as_secs_f64()
+            });
+            times.into_iter().fold(0.0, f64::max)
+        };
+        [0, 256, 1024].into_iter().map(read).fold(f64::INFINITY, f64::min)
+    }
+}
+
 /// Chains of multiply-adds that do not wait for one another: more than latency times ports of any machine, fewer than registers.
 const CHAINS: usize = 12;
 /// Steps of each chain in one piece of work.

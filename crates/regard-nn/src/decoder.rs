@@ -141,6 +141,17 @@ impl Decoder {
         Ok(logits)
     }
 
+    /// Bytes that a token reads when it is decoded after `length` others: every matrix once, and their keys and values.
+    pub fn bytes_per_token(&self, length: usize) -> usize {
+        let (heads, size) = (self.config.heads(), if self.narrow { size_of::<half::bf16>() } else { size_of::<f32>() });
+        let block = |block: &Block| {
+            let seen = block.attention.window.map_or(length, |window| window.min(length));
+            let kept = seen * 2 * heads.kv * heads.dim * size;
+            block.attention.qkv.bytes() + block.attention.out.bytes() + block.feed_forward.bytes() + kept
+        };
+        self.blocks.iter().map(block).sum::<usize>() + self.head.as_ref().unwrap_or(&self.embed).bytes()
+    }
+
     /// The kernel that decodes with this cache, and the reason for the choice.
     ///
     /// # Errors

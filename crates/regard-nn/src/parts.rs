@@ -28,6 +28,11 @@ impl Matrix {
         self.packed.outputs()
     }
 
+    /// Bytes of the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.packed.bytes()
+    }
+
     /// How many rows these are.
     pub(crate) fn count(&self, x: &[f32]) -> usize {
         x.len() / self.packed.inputs()

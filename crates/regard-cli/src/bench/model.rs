@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use regard_cpu::{Kernel, Stream};
 use regard_nn::Decoder;
 use serde_json::json;
 
@@ -46,23 +47,47 @@ impl Options {
         let load = began.elapsed().as_secs_f64();
         let prefill = self.prefill.iter().map(|&n| Ok((n, self.rates(n, || prefill(&decoder, n))?)));
         let prefill = prefill.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-        let decode = self.decode.iter().map(|&n| Ok((n, self.rates(WRITTEN, || decode(&decoder, n))?)));
+        let decode = self.decode.iter().map(|&n| Ok((n, self.decode(&decoder, n)?)));
         let decode = decode.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        let shares: Vec<(usize, f64)> =
+            decode.iter().map(|(n, runs)| (*n, median(runs.iter().map(|run| run.1).collect()))).collect();
+        let decode: Vec<(usize, Vec<f64>)> =
+            decode.into_iter().map(|(n, runs)| (n, runs.into_iter().map(|run| run.0).collect())).collect();
         if self.json {
             let rates = |all: &[(usize, Vec<f64>)]| all.iter().map(|(n, rates)| (n.to_string(), json!(rates))).collect();
             let [prefill, decode]: [serde_json::Map<_, _>; 2] = [rates(&prefill), rates(&decode)];
-            say(json!({ "threads": threads, "load_seconds": load, "prefill": prefill, "decode": decode }))?;
+            let shares: serde_json::Map<_, _> = shares.iter().map(|(n, share)| (n.to_string(), json!(share))).collect();
+            let all =
+                json!({ "threads": threads, "load_seconds": load, "prefill": prefill, "decode": decode, "memory_share": shares });
+            say(all)?;
             return Ok(());
         }
         say(format_args!("{threads} threads; read and packed in {load:.2} s; tokens per second, median (slowest–fastest run)"))?;
         for (what, all) in [("prefill of", prefill), ("decode after", decode)] {
-            for (n, mut rates) in all {
-                rates.sort_by(f64::total_cmp);
-                let (median, last) = (rates[rates.len() / 2], rates.len() - 1);
-                say(format_args!("{what} {n:>6} tokens  {median:>8.1} ({:.1}–{:.1})", rates[0], rates[last]))?;
+            for (n, rates) in all {
+                let [least, most] = [f64::min, f64::max].map(|f| rates.iter().copied().reduce(f).unwrap_or_default());
+                let median = median(rates);
+                say(format_args!("{what} {n:>6} tokens  {median:>8.1} ({least:.1}–{most:.1})"))?;
             }
         }
+        for (n, share) in shares {
+            let (bytes, percent) = (decoder.bytes_per_token(n) as f64 / 1e6, 100.0 * share);
+            say(format_args!("decode after {n:>6} tokens takes {percent:.0} % of the rate at which {bytes:.0} MB can be read"))?;
+        }
         Ok(())
+    }
+
+    /// Tokens per second of every run after a text of `n`, and the share of what reading once per token would allow: memory is read in
+    /// turn with the runs, as both depend on what else the machine does.
+    fn decode(&self, decoder: &Decoder, n: usize) -> Result<Vec<(f64, f64)>, Box<dyn Error>> {
+        let stream = Stream::new(decoder.bytes_per_token(n), Kernel::best()?);
+        let run = |_| {
+            let before = stream.read();
+            let seconds = decode(decoder, n)? / WRITTEN as f64;
+            Ok((1.0 / seconds, before.min(stream.read()) / seconds))
+        };
+        run(0)?; // warms up
+        (0..self.runs).map(run).collect()
     }
 
     /// Tokens per second of every run; `run` gives seconds.
@@ -89,6 +114,11 @@ fn decode(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
         decoder.step(token, &mut cache)?;
     }
     Ok(began.elapsed().as_secs_f64())
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 /// Any tokens.

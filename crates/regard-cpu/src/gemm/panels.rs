@@ -123,6 +123,15 @@ impl Panels {
         }
     }
 
+    /// Bytes of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::F32(data) => size_of_val(&data[..]),
+            Weights::Bf16(data) => size_of_val(&data[..]),
+            Weights::Paired(_, data) => size_of_val(&data[..]),
+        }
+    }
+
     /// Where a panel lies.
     fn range(&self, panel: usize) -> Range<usize> {
         let depth = match self.weights {

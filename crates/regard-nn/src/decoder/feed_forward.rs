@@ -24,6 +24,10 @@ pub(super) enum FeedForward {
 }
 
 impl Dense {
+    fn bytes(&self) -> usize {
+        self.gate.iter().chain([&self.up, &self.down]).map(Matrix::bytes).sum()
+    }
+
     /// Rows `[n, hidden]` to `[n, hidden]`.
     pub(crate) fn apply(&self, x: &[f32], threads: Threads) -> Result<Lines<f32>> {
         let mut y = Lines::zeros(self.up.count(x) * self.down.outputs());
@@ -43,6 +47,16 @@ impl Dense {
 }
 
 impl FeedForward {
+    /// Bytes of the weights that a token reads.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            FeedForward::Dense(dense) => dense.bytes(),
+            FeedForward::Mixture { router, experts, shape } => {
+                router.bytes() + experts.iter().take(shape.per_token).map(Dense::bytes).sum::<usize>()
+            }
+        }
+    }
+
     /// Rows `[n, hidden]` to `[n, hidden]`.
     pub(super) fn apply(&self, x: &[f32], threads: Threads) -> Result<Lines<f32>> {
         let mut y = Lines::zeros(x.len());

@@ -10,15 +10,17 @@ use crate::Result;
 use crate::ops::simd::vectorised;
 use crate::parts::add;
 
+/// Turns the queries, keys and values of a layer, `[n, width]`, into what is attended to, `[n, heads·dim]`.
+pub(super) type Attend<'a, T> = dyn FnMut(usize, &[T], &mut [T]) -> Result<()> + 'a;
+
 impl Decoder {
-    /// Rows `[n, hidden_size]` through all blocks, at positions that the angles tell. `attend` turns queries, keys and values of a layer,
-    /// `[n, width]`, into what is attended to, `[n, heads·dim]`.
+    /// Rows `[n, hidden_size]` through all blocks, at positions that the angles tell.
     pub(super) fn through<T: Element>(
         &self,
         x: &mut [f32],
         angles: &[Angles],
         watch: &mut dyn FnMut(usize, &[f32]),
-        attend: &mut dyn FnMut(usize, &[T], &mut [T]) -> Result<()>,
+        attend: &mut Attend<'_, T>,
     ) -> Result<()> {
         let (config, hidden, heads) = (&self.config, self.config.hidden_size, self.config.heads());
         let n = x.len() / hidden;
