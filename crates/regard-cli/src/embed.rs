@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use regard_nn::{Embedder, Pooling};
 use serde::Serialize;
 
+use crate::place;
 use crate::precision::Precision;
 
 /// Turn texts into vectors that are close where the texts mean the same, by a BERT-type model.
@@ -19,7 +20,7 @@ pub(crate) struct Embed {
     /// Texts [default: the lines of standard input]
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// Hugging Face or sentence-transformers directory of a BERT-type model
+    /// Hugging Face or sentence-transformers directory, or org/name on the hub, of a BERT-type model
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     #[command(flatten)]
@@ -53,7 +54,7 @@ struct Embedded<'a> {
 
 impl Embed {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
-        let embedder = Embedder::open_in(&self.model, self.precision.get())?;
+        let embedder = Embedder::open_in(&place::path(&self.model)?, self.precision.get())?;
         let embedder = if self.no_normalize { embedder.normalized(false) } else { embedder };
         for text in &self.texts {
             self.print(&embedder, text)?;

@@ -3,6 +3,7 @@
 mod bench;
 mod embed;
 mod interrupt;
+mod place;
 mod precision;
 mod run;
 mod train;

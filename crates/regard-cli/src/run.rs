@@ -11,6 +11,7 @@ use regard_nn::{FinishReason, Generate, Generation, Message, Model, Prompt, Samp
 use serde_json::{Value, json};
 
 use crate::interrupt::Interrupt;
+use crate::place;
 use crate::precision::Precision;
 
 /// Continue a text with the built-in story model or with a model of your own.
@@ -22,7 +23,7 @@ use crate::precision::Precision;
 pub(crate) struct Run {
     /// Text to continue [default: standard input when piped, else "Once upon a time"]
     prompt: Option<String>,
-    /// Hugging Face directory or GGUF file: Llama, Mistral, Qwen, Gemma, Phi, GPT, T5, … [default: the built-in story model]
+    /// Hugging Face directory, GGUF file or org/name on the hub: Llama, Mistral, Qwen, Gemma, Phi, GPT, T5, … [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -121,7 +122,7 @@ impl Run {
 
     fn open(&self) -> Result<Model, Box<dyn Error>> {
         Ok(match &self.model {
-            Some(path) => Model::open_in(path, self.precision.get())?,
+            Some(path) => Model::open_in(&place::path(path)?, self.precision.get())?,
             None => Model::from_bytes(
                 regard_story::CONFIG.as_bytes(),
                 regard_story::WEIGHTS,

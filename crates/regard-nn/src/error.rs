@@ -19,6 +19,15 @@ pub enum Error {
     /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    /// A download that failed.
+    #[error("cannot download {url}: {reason}")]
+    Hub { url: String, reason: String },
+    /// Nowhere to keep downloads.
+    #[error("there is no place to keep downloaded models: set HF_HOME to a folder")]
+    NoHubCache,
     /// Text that is not the JSON it should be.
     #[error("{what} is not valid: {source}")]
     Json { what: String, source: serde_json::Error },

@@ -78,3 +78,13 @@ impl Files {
         load(&checkpoint.in_precision(precision)).map_err(|e| e.within(path))
     }
 }
+
+/// Whether a text may be the name of a model on the Hugging Face hub, `org/name`.
+pub fn is_hub_id(text: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    text.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+}

@@ -54,6 +54,8 @@ mod files;
 mod generate;
 mod gguf;
 pub mod hard;
+#[cfg(feature = "hub")]
+mod hub;
 mod join;
 mod linear;
 mod llama;
@@ -90,8 +92,11 @@ pub use decoder::{
 pub use embedder::{Embedder, Pooling};
 pub use encoder::{Encoder, EncoderConfig};
 pub use error::{Error, Result};
+pub use files::is_hub_id;
 pub use generate::{FinishReason, Generate, Generation};
 pub use gguf::{Gguf, GgufArray, GgufKind, GgufTensor, GgufValue, GgufValues};
+#[cfg(feature = "hub")]
+pub use hub::Hub;
 pub use linear::Linear;
 pub use llama::{Llama, Noise};
 pub use mha::{AttendOptions, MultiHeadAttention, NeedWeights, TorchOptions};

@@ -10,12 +10,13 @@ use regard_nn::Decoder;
 use serde_json::json;
 
 use super::{Threads, say};
+use crate::place;
 use crate::precision::Precision;
 
 /// Measure a model: tokens per second of prompts (prefill) and of single tokens after a text of some length (decode).
 #[derive(Args)]
 pub(super) struct Options {
-    /// Hugging Face directory with config.json and safetensors, or a GGUF file
+    /// Hugging Face directory with config.json and safetensors, GGUF file or org/name on the hub
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     #[command(flatten)]
@@ -43,7 +44,7 @@ impl Options {
     pub(super) fn execute(self) -> Result<(), Box<dyn Error>> {
         let threads = self.threads.start()?;
         let began = Instant::now();
-        let decoder = Decoder::open(&self.model, self.precision.get())?;
+        let decoder = Decoder::open(&place::path(&self.model)?, self.precision.get())?;
         let load = began.elapsed().as_secs_f64();
         let prefill = self.prefill.iter().map(|&n| Ok((n, self.rates(n, || prefill(&decoder, n))?)));
         let prefill = prefill.collect::<Result<Vec<_>, Box<dyn Error>>>()?;

@@ -2,6 +2,8 @@
 
 mod bench;
 mod embed;
+#[cfg(feature = "hub")]
+mod hub;
 mod run;
 mod train;
 

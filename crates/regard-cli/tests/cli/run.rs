@@ -124,6 +124,10 @@ fn requests_that_cannot_be_exit_with_1_and_say_why() {
     let long = refuse(&[&"a long, long way ".repeat(400)]);
     assert!(long.contains("tokens and the model's context is 512 tokens: shorten the prompt"), "{long}");
     assert!(refuse(&["x", "--model", "/nowhere"]).contains("cannot read /nowhere/config.json"));
+    if cfg!(not(feature = "hub")) {
+        let named = refuse(&["x", "--model", "tales/story"]);
+        assert!(named.contains("there is no file or directory tales/story") && named.contains("--features hub"), "{named}");
+    }
     assert!(refuse(&["x", "--temperature", "NaN"]).contains("temperature is NaN"));
     assert!(refuse(&["x", "--top-p", "1.5"]).contains("top_p is 1.5 and must be above 0 and at most 1"));
     assert!(refuse(&["x", "--min-p=-1"]).contains("min_p is -1"));

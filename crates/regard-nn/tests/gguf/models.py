@@ -128,6 +128,9 @@ def write(name, arch, config, kinds, model):
     writer.add_eos_token_id(1)
     writer.add_add_bos_token(True)
     writer.add_chat_template(TEMPLATE)
+    if name == "gemma":
+        writer.add_float32("general.sampling.temp", 0.5)
+        writer.add_int32("general.sampling.top_k", 7)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use regard_nn::{Decoder, Generate, Generation, Message, Model, Precision, Prompt};
+use regard_nn::{Decoder, Generate, Generation, Message, Model, Precision, Prompt, Sampling};
 use safetensors::SafeTensors;
 
 use super::fixture;
@@ -67,6 +67,13 @@ fn a_chat_template_is_filled_as_transformers_fills_it() {
     let template = model.chat_template().unwrap().unwrap();
     let text = template.render(&[Message::new("user", QUESTION)], true).unwrap();
     assert_eq!(model.tokenizer().encode_rendered(&text).unwrap(), words("chat"));
+}
+
+#[test]
+fn the_choice_of_tokens_is_the_one_that_the_file_recommends() {
+    let sampling = |name| Model::open(&path(name)).unwrap().sampling();
+    assert_eq!(sampling("llama"), Sampling::default());
+    assert_eq!(sampling("gemma"), Sampling { temperature: 0.5, top_k: 7, ..Sampling::default() });
 }
 
 #[test]

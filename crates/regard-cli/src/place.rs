@@ -1,0 +1,23 @@
+//! `--model`: a path, or a name on the Hugging Face hub.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+/// The path of a model: the one that is given, where there is something or it cannot be a name.
+pub(crate) fn path(given: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    match given.to_str().filter(|id| !given.exists() && regard_nn::is_hub_id(id)) {
+        Some(id) => fetched(id),
+        None => Ok(given.to_owned()),
+    }
+}
+
+#[cfg(feature = "hub")]
+fn fetched(id: &str) -> Result<PathBuf, Box<dyn Error>> {
+    Ok(regard_nn::Hub::from_env()?.fetch(id, &mut |name| eprintln!("downloading {id}: {name}"))?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetched(id: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let hub = "to download a model of this name from the Hugging Face hub, build regard with --features hub";
+    Err(format!("there is no file or directory {id}: {hub}").into())
+}
