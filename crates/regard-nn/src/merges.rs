@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -20,6 +21,9 @@ pub(crate) fn unknown(left: &str, right: &str, prefix: &str, known: impl Fn(&str
 struct File<'a> {
     #[serde(borrow)]
     model: Option<Model<'a>>,
+    /// Read as the library reads it, which panics where it is not JSON.
+    #[serde(rename = "decoder")]
+    _decoder: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +56,9 @@ enum Merge<'a> {
 /// library, but for fields that are there twice, of which it takes the last.
 pub(crate) fn check(json: &[u8]) -> Result<()> {
     let failed = |source| Error::Json { what: "the tokenizer".to_owned(), source };
-    let File { model: Some(model) } = serde_json::from_slice(json).map_err(failed)? else { return Ok(()) };
+    let text =
+        std::str::from_utf8(json).map_err(|wrong| Error::Tokenizer { message: format!("the file is not UTF-8: {wrong}") })?;
+    let File { model: Some(model), .. } = serde_json::from_str(text).map_err(failed)? else { return Ok(()) };
     let Model { vocab: Some(Vocabulary::Ids(ids)), merges: Some(merges), continuing_subword_prefix } = model else { return Ok(()) };
     let prefix = continuing_subword_prefix.unwrap_or_default();
     for (index, merge) in merges.iter().enumerate() {

@@ -21,7 +21,9 @@ impl Tokenizer {
     /// When it is not one.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
         merges::check(json)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(failed)?;
+        // The library panics where it did not expect a file to be wrong.
+        let read = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
+        let mut inner = read.map_err(|_| failed("the library gave up on a file that it takes for impossible"))?.map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?.with_padding(None);
         Ok(Self { inner })
     }

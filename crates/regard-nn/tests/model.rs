@@ -298,6 +298,9 @@ fn merges_that_are_not_of_tokens_are_refused() {
     assert_eq!(read(serde_json::json!([["a", "c"]]), None), said("a c", "c"));
     assert_eq!(read(serde_json::json!([["a", "##b"]]), Some("##")), Ok(()));
     assert_eq!(read(serde_json::json!(["#version: 0.2", "a b"]), None), Ok(()));
+    let json = br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Fuse", "x": ""#;
+    let bad = |end: &[u8]| Tokenizer::from_bytes(&[json, end].concat()).unwrap_err().to_string();
+    assert!(bad(b"\xff\"}}").contains("the file is not UTF-8") && bad(b"\", \"y\": 1e999}}").contains("number out of range"));
     let twice = br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "merges": [["a", "a"]]}}"#;
     assert!(Tokenizer::from_bytes(twice).unwrap_err().to_string().contains("duplicate field `merges`"));
     assert!(read(serde_json::json!(["ab"]), None).is_err() && read(serde_json::json!([7]), None).is_err());

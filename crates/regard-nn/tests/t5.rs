@@ -221,6 +221,7 @@ fn impossible_configurations_are_refused() {
     let refused = |field, value: serde_json::Value| T5Config::from_json(&config("t5", &[(field, value)])).unwrap_err().to_string();
     let cases = [
         ("feed_forward_proj", "gated-tanh".into(), "feed_forward_proj is \"gated-tanh\", and this version runs relu, gelu"),
+        ("model_type", serde_json::Value::Null, "the configuration has no model_type"),
         ("model_type", "mt5".into(), "model_type is \"mt5\", and this version runs t5 only"),
         ("d_kv", serde_json::Value::Null, "the configuration has no d_kv"),
         ("num_heads", 0.into(), "num_heads is 0 and must be from 1 to 2^30 - 1"),
