@@ -21,11 +21,15 @@ impl Tokenizer {
     /// When it is not one.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
         merges::check(json)?;
-        // The library panics where it did not expect a file to be wrong.
-        let read = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
-        let mut inner = read.map_err(|_| failed("the library gave up on a file that it takes for impossible"))?.map_err(failed)?;
-        inner.with_truncation(None).map_err(failed)?.with_padding(None);
-        Ok(Self { inner })
+        // The library panics where it did not expect a file to be wrong, when it reads it or at the first text.
+        let gave_up = |_| failed("the library gave up on a file that it takes for impossible");
+        let inner = std::panic::catch_unwind(|| -> tokenizers::Result<_> {
+            let mut inner = tokenizers::Tokenizer::from_bytes(json)?;
+            inner.with_truncation(None)?.with_padding(None);
+            drop(inner.encode_fast("a", true)); // whether a text can be encoded is told where one is
+            Ok(inner)
+        });
+        Ok(Self { inner: inner.map_err(gave_up)?.map_err(failed)? })
     }
 
     /// Reads a `tokenizer.json`.

@@ -301,6 +301,12 @@ fn merges_that_are_not_of_tokens_are_refused() {
     let json = br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Fuse", "x": ""#;
     let bad = |end: &[u8]| Tokenizer::from_bytes(&[json, end].concat()).unwrap_err().to_string();
     assert!(bad(b"\xff\"}}").contains("the file is not UTF-8") && bad(b"\", \"y\": 1e999}}").contains("number out of range"));
+    // A mark that is not there, where the library does not look for it.
+    let marks = br#"{"type": "None of these", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                     "pair": [], "special_tokens": {}}"#;
+    let model = br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "post_processor": "#;
+    let unmarked = Tokenizer::from_bytes(&[&model[..], marks, b"}"].concat()).unwrap_err().to_string();
+    assert!(unmarked.contains("the library gave up on a file"), "{unmarked}");
     let twice = br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "merges": [["a", "a"]]}}"#;
     assert!(Tokenizer::from_bytes(twice).unwrap_err().to_string().contains("duplicate field `merges`"));
     assert!(read(serde_json::json!(["ab"]), None).is_err() && read(serde_json::json!([7]), None).is_err());
