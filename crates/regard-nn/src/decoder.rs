@@ -95,8 +95,11 @@ impl Decoder {
     /// # Errors
     /// When there are no tokens, one is outside the vocabulary, or the cache or the context has no room.
     pub fn step(&self, tokens: &[u32], cache: &mut DecoderCache) -> Result<Vec<f32>> {
-        let rows = self.read(tokens, cache, &mut |_, _| {})?;
-        self.logits(&rows[rows.len() - self.config.hidden_size..])
+        // All of it in one of the pool's threads: each product would wake one, and sleep until it is done.
+        rayon::scope(|_| {
+            let rows = self.read(tokens, cache, &mut |_, _| {})?;
+            self.logits(&rows[rows.len() - self.config.hidden_size..])
+        })
     }
 
     /// As [`Decoder::step`], with the logits after every token, `[tokens, vocab_size]`; `watch` sees the residual stream

@@ -96,6 +96,10 @@ impl Decoder {
     /// # Errors
     /// When a text has no new tokens, a token is outside the vocabulary, the context is too short, or a block table does not fit.
     pub fn read_batch(&self, batch: &[Reading<'_>], pages: &mut DecoderPages) -> Result<Vec<f32>> {
+        rayon::scope(|_| self.read_all(batch, pages)) // as in `step`
+    }
+
+    fn read_all(&self, batch: &[Reading<'_>], pages: &mut DecoderPages) -> Result<Vec<f32>> {
         let (hidden, context) = (self.config.hidden_size, self.config.max_position_embeddings);
         let mut x = Lines::zeros(batch.iter().map(|text| text.tokens.len()).sum::<usize>() * hidden);
         let mut to = &mut *x;
