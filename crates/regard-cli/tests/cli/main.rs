@@ -3,6 +3,7 @@
 mod bench;
 mod embed;
 mod run;
+mod serve;
 mod train;
 
 use std::path::{Path, PathBuf};
