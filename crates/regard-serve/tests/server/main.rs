@@ -3,6 +3,7 @@
 mod chat;
 mod client;
 mod completions;
+mod embeddings;
 mod trust;
 
 use std::net::SocketAddr;
