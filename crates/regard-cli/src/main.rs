@@ -6,6 +6,7 @@ mod interrupt;
 mod place;
 mod precision;
 mod run;
+mod serve;
 mod train;
 
 use std::error::Error;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Continue a text with the built-in story model or with a model of your own
     Run(run::Run),
+    /// Serve a model to many clients, by the API of OpenAI
+    Serve(serve::Serve),
     /// Turn texts into vectors, with a BERT-type model
     Embed(embed::Embed),
     /// Train a model on a text file
@@ -37,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.execute(),
+        Command::Serve(serve) => serve.execute(),
         Command::Embed(embed) => embed.execute(),
         Command::Train(train) => train.execute(),
         Command::Bench(bench) => bench.execute(),

@@ -36,7 +36,7 @@ impl Rotary {
 
     /// The angles of positions `first..first + length`.
     pub(crate) fn angles(&self, first: usize, length: usize) -> Result<Angles> {
-        Ok(Arc::new(self.0.angles(first..first.saturating_add(length))?))
+        Ok(Arc::new(self.0.angles((0..length).map(|i| first.saturating_add(i)))?))
     }
 
     /// Rotates `x [batch, heads, length, dim]`, whose first position is `first`. Differentiable.

@@ -138,7 +138,7 @@ impl Rope {
             let (given, why) = (self.dim(), "the size of a head, or fewer");
             return Err(Error::Size { what: "rotary embedding", dim: "elements", given, needed: head_dim, why });
         }
-        let angles = self.angles(first..first.saturating_add(length))?;
+        let angles = self.angles((0..length).map(|i| first.saturating_add(i)))?;
         let mut turned = Tensor::zeros(x.shape())?;
         turned.data_mut().par_chunks_mut((length * head_dim).max(1)).enumerate().for_each(|(i, to)| {
             let (mut from, mut row) = (vec![0.0; head_dim], vec![0.0; head_dim]);

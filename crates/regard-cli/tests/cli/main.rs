@@ -5,6 +5,7 @@ mod embed;
 #[cfg(feature = "hub")]
 mod hub;
 mod run;
+mod serve;
 mod train;
 
 use std::path::{Path, PathBuf};

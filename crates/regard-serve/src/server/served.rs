@@ -1,0 +1,94 @@
+//! What a server serves: a language model, or an encoder that embeds texts.
+
+use std::path::Path;
+
+use regard_nn::{ChatTemplate, Embedder, Model, Precision, Result};
+use serde_json::Value;
+
+/// A model, by the name that requests call it.
+#[derive(Debug)]
+pub struct Served {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Text(Box<Text>),
+    Embedder(Box<Embedder>),
+}
+
+/// A language model.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) model: Model,
+    pub(super) template: Option<ChatTemplate>,
+    /// Tokens that end a text.
+    pub(super) ends: Vec<u32>,
+}
+
+impl Served {
+    /// A language model without a chat template.
+    pub fn text(name: impl Into<String>, model: Model) -> Self {
+        let ends = ends(&model, None);
+        Self { name: name.into(), kind: Kind::Text(Box::new(Text { model, template: None, ends })) }
+    }
+
+    /// An encoder.
+    pub fn embedder(name: impl Into<String>, embedder: Embedder) -> Self {
+        Self { name: name.into(), kind: Kind::Embedder(Box::new(embedder)) }
+    }
+
+    /// What is at `path`: a Hugging Face directory of a decoder or of an encoder, or a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Model::open_in`], [`Model::chat_template`] and [`Embedder::open_in`].
+    pub fn open(name: impl Into<String>, path: &Path, precision: Option<Precision>) -> Result<Self> {
+        if is_encoder(path) {
+            return Ok(Self::embedder(name, Embedder::open_in(path, precision)?));
+        }
+        let model = Model::open_in(path, precision)?;
+        let (template, ends) = (model.chat_template()?, ends(&model, Some(path)));
+        Ok(Self { name: name.into(), kind: Kind::Text(Box::new(Text { model, template, ends })) })
+    }
+
+    /// The same language model with this chat template instead of its own; an encoder has none.
+    #[must_use]
+    pub fn with_template(mut self, template: ChatTemplate) -> Self {
+        if let Kind::Text(text) = &mut self.kind {
+            text.template = Some(template);
+        }
+        self
+    }
+}
+
+/// Whether a directory is that of an encoder: sentence-transformers', or of a model of that kind.
+fn is_encoder(path: &Path) -> bool {
+    path.join("modules.json").exists() || json(path, "config.json").is_some_and(|config| config["model_type"] == "bert")
+}
+
+fn json(path: &Path, name: &str) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path.join(name)).ok()?).ok()
+}
+
+/// The tokens that end texts, by the configuration and the generation defaults.
+fn ends(model: &Model, path: Option<&Path>) -> Vec<u32> {
+    let defaults = path.and_then(|path| json(path, "generation_config.json")).map(|defaults| defaults["eos_token_id"].clone());
+    let listed = match defaults {
+        Some(Value::Array(tokens)) => tokens,
+        other => other.into_iter().collect(),
+    };
+    let mut ends: Vec<u32> = model.decoder().map_or_else(Vec::new, |decoder| decoder.config().eos_token_id.clone());
+    ends.extend(listed.iter().filter_map(|token| u32::try_from(token.as_u64()?).ok()));
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
+impl Text {
+    /// The tokens of a text, or of what a chat template wrote, which has its marks.
+    pub(super) fn tokens(&self, text: &str, marks: bool) -> Result<Vec<u32>> {
+        let tokenizer = self.model.tokenizer();
+        if marks { tokenizer.encode(text) } else { tokenizer.encode_rendered(text) }
+    }
+}
