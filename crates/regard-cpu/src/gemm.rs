@@ -164,8 +164,7 @@ impl<F: Fn([&mut [f32]; N]) + Sync, const N: usize> Combined<'_, F, N> {
         let rows = self.panels().rows(&x[first * self.inputs..], y.len() / self.outputs);
         let mut work = self.work(&rows);
         for panel in 0..self.outputs.div_ceil(width) {
-            let columns = panel * width..self.outputs.min((panel + 1) * width);
-            self.panel(panel, &mut work, &mut y[columns.start..], self.outputs, columns.len());
+            self.panel(panel, &mut work, &mut y[panel * width..], self.outputs, self.columns(panel));
         }
     }
 
@@ -182,11 +181,15 @@ impl<F: Fn([&mut [f32]; N]) + Sync, const N: usize> Combined<'_, F, N> {
             }
         });
         for (panel, block) in all.chunks(rows * width).enumerate() {
-            let columns = panel * width..self.outputs.min((panel + 1) * width);
-            for (y, block) in y.chunks_exact_mut(self.outputs).zip(block.chunks(width)) {
-                y[columns.clone()].copy_from_slice(&block[..columns.len()]);
-            }
+            let (y, columns) = (&mut y[panel * width..], self.columns(panel));
+            self.panels().kernel().run(Put { block, width, y, y_row: self.outputs, columns });
         }
+    }
+
+    /// How many columns of a panel are outputs.
+    fn columns(&self, panel: usize) -> usize {
+        let width = self.panels().width();
+        width.min(self.outputs - panel * width)
     }
 
     /// The columns of a panel, as rows of `y`.

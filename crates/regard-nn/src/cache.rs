@@ -125,7 +125,7 @@ impl<B> TextCache<B> {
         let seq = &self.seq;
         let mut mixed = vec![0.0; rows.len() / heads.width() * heads.mixed()];
         with!(&mut self.store, cache => {
-            let (narrow, mut to) = (narrowed(rows), narrowed(&mixed));
+            let (narrow, mut to) = (narrowed(rows), vec![Default::default(); mixed.len()]);
             write(&narrow, heads, cache, (layer, seq, first))?;
             attend(rule, &narrow, heads, Kv::Paged { cache, layer, seqs: &[seq] }, &mut to)?;
             Element::widen(&to, &mut mixed);

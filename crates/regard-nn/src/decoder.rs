@@ -137,7 +137,7 @@ impl Decoder {
 
     /// Rows of the residual stream to logits.
     fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
-        let mut logits = self.head.as_ref().unwrap_or(&self.embed).apply(&self.norm.apply(rows))?.to_vec();
+        let mut logits = self.head.as_ref().unwrap_or(&self.embed).vector(&self.norm.apply(rows))?;
         if let Some(cap) = self.config.logit_softcap {
             softcap(cap, &mut logits);
         }

@@ -90,7 +90,7 @@ impl Model {
             let Some(logits) = reader.next_logits()? else { break FinishReason::Interrupted };
             let token = sampler.next(&logits)?;
             reader.tokens.push(token);
-            if self.ends_with(token) {
+            if self.ends().contains(&token) {
                 break FinishReason::Stop;
             }
             if let Some(reason) = writer.write(&stream.push(token)?) {

@@ -148,9 +148,9 @@ impl Model {
         self.path.as_deref().map_or(Ok(None), |path| Files::open(path)?.chat_template())
     }
 
-    /// Whether a token ends the text.
-    pub(crate) fn ends_with(&self, token: u32) -> bool {
-        self.ends.contains(&token)
+    /// The tokens that end a text, by the configuration and the generation defaults.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// The tokens of a prompt, checked against the context.

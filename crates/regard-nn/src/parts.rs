@@ -45,6 +45,13 @@ impl Matrix {
         Ok(y)
     }
 
+    /// As [`Matrix::apply`], for what outlives the step.
+    pub(crate) fn vector(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; self.count(x) * self.outputs()];
+        self.write(x, &mut y, Threads::All)?;
+        Ok(y)
+    }
+
     /// As [`Matrix::apply`], into `y`.
     pub(crate) fn write(&self, x: &[f32], y: &mut [f32], threads: Threads) -> Result<()> {
         Self::combine([self], x, |_| {}, y, threads)

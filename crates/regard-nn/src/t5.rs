@@ -164,7 +164,7 @@ impl T5 {
             let scale = (self.config.d_model as f64).sqrt().recip() as f32;
             x.iter_mut().for_each(|x| *x *= scale);
         }
-        Ok(self.head.as_ref().unwrap_or(&self.embed).apply(&x)?.to_vec())
+        self.head.as_ref().unwrap_or(&self.embed).vector(&x)
     }
 
     /// The kernel by which a reply looks at itself, and the reason for the choice.

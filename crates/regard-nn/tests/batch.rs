@@ -81,6 +81,8 @@ fn what_cannot_be_read_is_refused_by_name() {
     let mut pages = decoder.pages(&[9, 9], PAGE).unwrap();
     let tables = vec![vec![0], vec![3]];
     let text = Reading { tokens: &[1, 2], first: 0, logits: 1, tables: &tables };
+    let nothing = decoder.read_batch(&[], &mut pages).unwrap_err().to_string();
+    assert!(nothing.starts_with("tokens of a text") && nothing.contains("at least one token"), "{nothing}");
     let mut refused = |text: Reading<'_>| decoder.read_batch(&[text], &mut pages).unwrap_err().to_string();
     let vocab = decoder.config().vocab_size as u32;
     assert!(refused(Reading { tokens: &[], ..text }).contains("tokens of a text has shape [0] and needs at least one"));

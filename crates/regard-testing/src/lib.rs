@@ -35,5 +35,6 @@ pub mod layout;
 pub mod oracle;
 pub mod part;
 pub mod rng;
+pub mod tiny;
 pub mod tolerance;
 pub mod zoo;

@@ -102,12 +102,12 @@ impl Panels {
     /// Rows of `X` that are multiplied with all panels together: the first-level cache holds them while the weights stream past, or the
     /// second-level one, where a panel waits in the first for as many as can be.
     pub(super) fn rows_at_once(&self) -> usize {
-        if self.width == 2 * SIDE { 256 } else { 48 }
+        if self.tiled() { 256 } else { 48 }
     }
 
     /// Rows whose sums are put away together, while the first-level cache holds them.
     pub(super) fn rows_at_end(&self) -> usize {
-        if self.width == 2 * SIDE { 2 * SIDE } else { 48 }
+        if self.tiled() { 2 * SIDE } else { 48 }
     }
 
     /// Row `output` of the weights, widened.
@@ -116,11 +116,16 @@ impl Panels {
         match &self.weights {
             Weights::F32(data) => data[panel][column..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = *x),
             Weights::Bf16(data) => data[panel][column..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = x.to_f32()),
-            Weights::Paired(pairs, data) => to.chunks_mut(2).enumerate().for_each(|(d, to)| {
-                let pair = data[panel.clone()][place(pairs.amx().is_some(), self.width, d, column)];
+            Weights::Paired(_, data) => to.chunks_mut(2).enumerate().for_each(|(d, to)| {
+                let pair = data[panel.clone()][place(self.tiled(), self.width, d, column)];
                 to.iter_mut().zip(pair.both()).for_each(|(to, x)| *to = x.to_f32());
             }),
         }
+    }
+
+    /// Whether the weights are tiles of AMX.
+    fn tiled(&self) -> bool {
+        matches!(self.weights, Weights::Paired(pairs, _) if pairs.amx().is_some())
     }
 
     /// Bytes of the weights.
@@ -146,7 +151,7 @@ impl Panels {
     pub(super) fn rows<'a>(&self, wide: &'a [f32], n: usize) -> Rows<'a> {
         let steps = self.inputs.div_ceil(2 * SIDE);
         let Weights::Paired(kind, _) = self.weights else { return Rows { n, steps, wide, pairs: Lines::default() } };
-        let (depth, tiled) = (kind.depth(self.inputs), kind.amx().is_some());
+        let (depth, tiled) = (kind.depth(self.inputs), self.tiled());
         let mut pairs = PAIRS.take();
         pairs.room(if tiled { n.next_multiple_of(SIDE) } else { n } * depth);
         let rows = wide.chunks_exact(self.inputs.max(1)).take(n);

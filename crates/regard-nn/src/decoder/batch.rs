@@ -1,7 +1,7 @@
 //! Many texts in one step, over pages that the caller hands out: what a server runs.
 
 use half::bf16;
-use regard::{Angles, CacheShape, Element, Kv, KvCache, Lines, Rope, Sequence};
+use regard::{Angles, CacheShape, Element, Kv, KvCache, Rope, Sequence};
 
 use super::attention::Attention;
 use super::{Decoder, DecoderConfig};
@@ -94,15 +94,13 @@ impl Decoder {
     /// [`Decoder::step`], whatever else is in the batch and however the text is cut.
     ///
     /// # Errors
-    /// When a text has no new tokens, a token is outside the vocabulary, the context is too short, or a block table does not fit.
+    /// When there is no text, one has no new tokens, a token is outside the vocabulary, the context is too short, or a block table does not fit.
     pub fn read_batch(&self, batch: &[Reading<'_>], pages: &mut DecoderPages) -> Result<Vec<f32>> {
         rayon::scope(|_| self.read_all(batch, pages)) // as in `step`
     }
 
     fn read_all(&self, batch: &[Reading<'_>], pages: &mut DecoderPages) -> Result<Vec<f32>> {
         let (hidden, context) = (self.config.hidden_size, self.config.max_position_embeddings);
-        let mut x = Lines::zeros(batch.iter().map(|text| text.tokens.len()).sum::<usize>() * hidden);
-        let mut to = &mut *x;
         for text in batch {
             check("block tables of a text", text.tables.len(), pages.groups(), "one for each group of layers")?;
             if text.tokens.is_empty() || text.logits > text.tokens.len() {
@@ -112,9 +110,14 @@ impl Decoder {
             if text.tokens.len() > context.saturating_sub(text.first) {
                 return Err(Error::Context { tokens: text.first.saturating_add(text.tokens.len()), context });
             }
-            let rows = to.split_off_mut(..text.tokens.len() * hidden).unwrap_or_default();
-            rows.copy_from_slice(&self.embed.rows(text.tokens)?);
-            self.place(rows, text.first);
+        }
+        let tokens: Vec<u32> = batch.iter().flat_map(|text| text.tokens).copied().collect();
+        let mut x = self.embed.rows(&tokens)?;
+        let mut row = 0;
+        for text in batch {
+            let n = text.tokens.len();
+            self.place(&mut x[row * hidden..(row + n) * hidden], text.first);
+            row += n;
         }
         let positions: Vec<usize> = batch.iter().flat_map(|text| text.first..text.first + text.tokens.len()).collect();
         let angles = pages.ropes.iter().map(|rope| rope.angles(positions.iter().copied()));

@@ -57,14 +57,7 @@ impl FeedForward {
         }
     }
 
-    /// Rows `[n, hidden]` to `[n, hidden]`.
-    pub(super) fn apply(&self, x: &[f32], threads: Threads) -> Result<Lines<f32>> {
-        let mut y = Lines::zeros(x.len());
-        self.write(x, &mut Lines::default(), &mut y, threads)?;
-        Ok(y)
-    }
-
-    /// As [`FeedForward::apply`], through a buffer.
+    /// Rows `[n, hidden]` to `[n, hidden]`, through a buffer.
     pub(super) fn write(&self, x: &[f32], inner: &mut Lines<f32>, y: &mut [f32], threads: Threads) -> Result<()> {
         match self {
             FeedForward::Dense(dense) => dense.write(x, inner, y, threads),

@@ -74,7 +74,8 @@ impl Block {
         self.attention.out.write(heads, branch, threads)?;
         self.after_attention.iter().for_each(|norm| norm.rows(branch));
         if config.parallel_residual {
-            let fed = self.feed_forward.apply(self.feed_forward_norm.of(x, normed), threads)?;
+            let mut fed = Lines::zeros(x.len());
+            self.feed_forward.write(self.feed_forward_norm.of(x, normed), inner, &mut fed, threads)?;
             add(branch, &fed);
             add(x, branch);
             return Ok(());

@@ -37,7 +37,7 @@ impl SelfAttention {
 impl CrossAttention {
     /// The encoder's output `[n, d_model]` → `[n, 2, num_heads, d_kv]`.
     pub(super) fn keys_and_values(&self, encoded: &[f32]) -> Result<Vec<f32>> {
-        Ok(self.kv.apply(encoded)?.to_vec())
+        self.kv.vector(encoded)
     }
 
     /// Rows `[n, d_model]` of a reply to the text of these keys and values.

@@ -38,7 +38,7 @@ impl Ask {
         Ok(Self {
             decoding,
             stop: stop(fields, limits)?,
-            stop_tokens: if fields.flag("ignore_eos")? { Vec::new() } else { text.ends.clone() },
+            stop_tokens: if fields.flag("ignore_eos")? { Vec::new() } else { text.model.ends().to_vec() },
             stream,
             usage: usage(fields, stream)?,
             priority: fields.integer("priority", -1000..=1000)?.unwrap_or(0) as i32,

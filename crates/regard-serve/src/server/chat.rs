@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use hyper::Response;
 use hyper::body::Bytes;
-use serde_json::Value;
 
 pub(super) use self::messages::rendered;
 use self::render::Pen;
@@ -17,7 +16,6 @@ use super::completions::check_prompt;
 use super::fields::Fields;
 use super::log::{Entry, Usage};
 use super::problem::Problem;
-use super::queue::finish;
 use super::reply::Reply;
 use crate::Request;
 
@@ -91,18 +89,8 @@ pub(super) async fn answer(state: &Arc<State>, body: Bytes, entry: &mut Entry) -
     let reader = Arc::clone(state);
     let chat = super::blocking(move || Chat::read(&body, &reader)).await?;
     entry.user.clone_from(&chat.ask.user);
-    let mut usage = Usage { prompt: chat.prompt.len(), ..Usage::default() };
     let request = Request { logprobs: chat.logprobs, ..chat.ask.request(chat.prompt.clone(), chat.max_tokens) };
     let begun = state.queue()?.begin(vec![request], "messages").await?;
-    let stream = chat.ask.stream;
-    let pen = Pen::new(Arc::clone(state), chat, &entry.id);
-    if stream {
-        return Ok(Reply::events(begun, Box::new(pen), usage));
-    }
-    let finished = finish(begun, "messages", &mut usage).await?;
-    entry.usage = usage;
-    let choices: Vec<Value> = finished.iter().flat_map(|finished| pen.choices(finished)).collect();
-    let mut object = pen.object("chat.completion", choices);
-    object["usage"] = usage.json();
-    Ok(Reply::json(&object))
+    let (stream, usage) = (chat.ask.stream, Usage { prompt: chat.prompt.len(), ..Usage::default() });
+    Reply::of(begun, Pen::new(Arc::clone(state), chat, &entry.id), (stream, "messages"), usage, entry).await
 }

@@ -14,7 +14,6 @@ use super::ask::Ask;
 use super::fields::Fields;
 use super::log::{Entry, Usage};
 use super::problem::Problem;
-use super::queue::finish;
 use super::reply::Reply;
 use super::{State, Text};
 use crate::{FinishReason, Request};
@@ -71,19 +70,10 @@ pub(super) async fn answer(state: &Arc<State>, body: hyper::body::Bytes, entry: 
     let reader = Arc::clone(state);
     let completion = super::blocking(move || Completion::read(&body, &reader)).await?;
     entry.user.clone_from(&completion.ask.user);
-    let mut usage = Usage { prompt: completion.prompts.iter().map(Vec::len).sum(), ..Usage::default() };
     let begun = state.queue()?.begin(completion.requests(), "prompt").await?;
-    let stream = completion.ask.stream;
-    let pen = Pen::new(Arc::clone(state), completion, &entry.id);
-    if stream {
-        return Ok(Reply::events(begun, Box::new(pen), usage));
-    }
-    let finished = finish(begun, "prompt", &mut usage).await?;
-    entry.usage = usage;
-    let choices: Vec<Value> = finished.iter().enumerate().flat_map(|(prompt, finished)| pen.choices(prompt, finished)).collect();
-    let mut object = pen.object(choices);
-    object["usage"] = usage.json();
-    Ok(Reply::json(&object))
+    let (stream, prompt) = (completion.ask.stream, completion.prompts.iter().map(Vec::len).sum());
+    let usage = Usage { prompt, ..Usage::default() };
+    Reply::of(begun, Pen::new(Arc::clone(state), completion, &entry.id), (stream, "prompt"), usage, entry).await
 }
 
 /// Why a text ended, as the API says it.

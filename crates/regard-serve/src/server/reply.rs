@@ -13,7 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::log::{Entry, Usage};
 use super::problem::Problem;
-use crate::{Outcome, Output};
+use super::queue::{Begun, finish};
+use crate::{Finished, Outcome, Output};
 
 /// An answer, and what goes when it has been sent or nobody waits for it any more.
 pub(super) struct Reply {
@@ -34,6 +35,9 @@ pub(super) trait Render: Send {
 
     /// The last event, if there is one.
     fn end(&mut self, usage: &Usage) -> Option<Value>;
+
+    /// What the requests for all prompts came to, at once.
+    fn whole(&self, finished: &[Finished]) -> Value;
 }
 
 /// Server-sent events.
@@ -63,8 +67,26 @@ impl Reply {
         Self::whole(StatusCode::OK, "application/json", value.to_string())
     }
 
+    /// All of it or a stream, as `stream` says; `prompt` is what the field of the prompt is called.
+    pub(super) async fn of(
+        begun: Vec<Begun>,
+        render: impl Render + 'static,
+        (stream, prompt): (bool, &str),
+        mut usage: Usage,
+        entry: &mut Entry,
+    ) -> Result<Response<Self>, Problem> {
+        if stream {
+            return Ok(Self::events(begun, Box::new(render), usage));
+        }
+        let finished = finish(begun, prompt, &mut usage).await?;
+        entry.usage = usage;
+        let mut object = render.whole(&finished);
+        object["usage"] = usage.json();
+        Ok(Self::json(&object))
+    }
+
     /// A stream; `first` holds the first output of each prompt's request, which has been awaited.
-    pub(super) fn events(streams: Vec<(Output, mpsc::Receiver<Output>)>, render: Box<dyn Render>, usage: Usage) -> Response<Self> {
+    fn events(streams: Vec<Begun>, render: Box<dyn Render>, usage: Usage) -> Response<Self> {
         let mut events =
             Events { streams: Vec::with_capacity(streams.len()), render, ready: VecDeque::new(), usage, ended: false, cause: None };
         for (prompt, (first, stream)) in streams.into_iter().enumerate() {

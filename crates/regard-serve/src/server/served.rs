@@ -23,15 +23,12 @@ pub(super) enum Kind {
 pub(super) struct Text {
     pub(super) model: Model,
     pub(super) template: Option<ChatTemplate>,
-    /// Tokens that end a text.
-    pub(super) ends: Vec<u32>,
 }
 
 impl Served {
     /// A language model without a chat template.
     pub fn text(name: impl Into<String>, model: Model) -> Self {
-        let ends = ends(&model, None);
-        Self { name: name.into(), kind: Kind::Text(Box::new(Text { model, template: None, ends })) }
+        Self { name: name.into(), kind: Kind::Text(Box::new(Text { model, template: None })) }
     }
 
     /// An encoder.
@@ -48,8 +45,8 @@ impl Served {
             return Ok(Self::embedder(name, Embedder::open_in(path, precision)?));
         }
         let model = Model::open_in(path, precision)?;
-        let (template, ends) = (model.chat_template()?, ends(&model, Some(path)));
-        Ok(Self { name: name.into(), kind: Kind::Text(Box::new(Text { model, template, ends })) })
+        let template = model.chat_template()?;
+        Ok(Self { name: name.into(), kind: Kind::Text(Box::new(Text { model, template })) })
     }
 
     /// The same language model with this chat template instead of its own; an encoder has none.
@@ -64,25 +61,8 @@ impl Served {
 
 /// Whether a directory is that of an encoder: sentence-transformers', or of a model of that kind.
 fn is_encoder(path: &Path) -> bool {
-    path.join("modules.json").exists() || json(path, "config.json").is_some_and(|config| config["model_type"] == "bert")
-}
-
-fn json(path: &Path, name: &str) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(path.join(name)).ok()?).ok()
-}
-
-/// The tokens that end texts, by the configuration and the generation defaults.
-fn ends(model: &Model, path: Option<&Path>) -> Vec<u32> {
-    let defaults = path.and_then(|path| json(path, "generation_config.json")).map(|defaults| defaults["eos_token_id"].clone());
-    let listed = match defaults {
-        Some(Value::Array(tokens)) => tokens,
-        other => other.into_iter().collect(),
-    };
-    let mut ends: Vec<u32> = model.decoder().map_or_else(Vec::new, |decoder| decoder.config().eos_token_id.clone());
-    ends.extend(listed.iter().filter_map(|token| u32::try_from(token.as_u64()?).ok()));
-    ends.sort_unstable();
-    ends.dedup();
-    ends
+    let config = || serde_json::from_slice::<Value>(&std::fs::read(path.join("config.json")).ok()?).ok();
+    path.join("modules.json").exists() || config().is_some_and(|config| config["model_type"] == "bert")
 }
 
 impl Text {

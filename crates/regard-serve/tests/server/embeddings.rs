@@ -1,30 +1,14 @@
 //! Embeddings of a tiny BERT: the vectors of `Embedder::embed`, as numbers and as bytes.
 
-use std::fs;
-use std::path::Path;
-
 use regard_nn::Embedder;
 use regard_serve::Served;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{Running, quiet};
 
-/// The tiny BERT of regard-nn's tests, with a tokenizer of the words w3 … w63.
 fn model() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../regard-nn/tests/families/bert");
-    for name in ["config.json", "model.safetensors"] {
-        fs::copy(from.join(name), dir.path().join(name)).unwrap();
-    }
-    let marks = [("[UNK]", 0), ("[CLS]", 1), ("[SEP]", 2)].map(|(mark, id)| (mark.to_owned(), json!(id)));
-    let words: serde_json::Map<String, Value> = marks.into_iter().chain((3..64).map(|i| (format!("w{i}"), json!(i)))).collect();
-    let tokenizer = json!({
-        "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null, "truncation": null, "padding": null,
-        "pre_tokenizer": { "type": "WhitespaceSplit" },
-        "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1] },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "[UNK]" },
-    });
-    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    regard_testing::tiny::bert(dir.path()).unwrap();
     dir
 }
 

@@ -28,13 +28,13 @@ impl Pen {
         Self { state, chat, id: format!("chatcmpl-{id}"), created: seconds() as u64, places }
     }
 
-    pub(super) fn object(&self, kind: &str, choices: Vec<Value>) -> Value {
+    fn object(&self, kind: &str, choices: Vec<Value>) -> Value {
         let (id, created, model) = (&self.id, self.created, &self.state.served.name);
         json!({ "id": id, "object": kind, "created": created, "model": model, "choices": choices })
     }
 
     /// All choices.
-    pub(super) fn choices(&self, finished: &Finished) -> Vec<Value> {
+    fn choices(&self, finished: &Finished) -> Vec<Value> {
         let one = |(i, choice): (usize, &Choice)| {
             let mut reading = Reading::new(&self.chat.prompt, 0);
             json!({
@@ -68,6 +68,10 @@ impl Pen {
 }
 
 impl Render for Pen {
+    fn whole(&self, finished: &[Finished]) -> Value {
+        self.object("chat.completion", finished.iter().flat_map(|finished| self.choices(finished)).collect())
+    }
+
     fn output(&mut self, _prompt: usize, output: Output, events: &mut Vec<Value>) {
         match output {
             Output::Started { .. } => {

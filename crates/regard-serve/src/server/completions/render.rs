@@ -33,7 +33,7 @@ impl Pen {
         Self { state, completion, id: format!("cmpl-{id}"), created, places }
     }
 
-    pub(super) fn object(&self, choices: Vec<Value>) -> Value {
+    fn object(&self, choices: Vec<Value>) -> Value {
         let (id, created, model) = (&self.id, self.created, &self.state.served.name);
         json!({ "id": id, "object": "text_completion", "created": created, "model": model, "choices": choices })
     }
@@ -43,7 +43,7 @@ impl Pen {
     }
 
     /// The choices of one prompt.
-    pub(super) fn choices(&self, prompt: usize, finished: &Finished) -> Vec<Value> {
+    fn choices(&self, prompt: usize, finished: &Finished) -> Vec<Value> {
         let one = |(i, choice): (usize, &Choice)| {
             let echo = self.completion.echo.as_ref().map_or("", |texts| &texts[prompt]);
             let logprobs = self.completion.logprobs.map(|_| self.columns(prompt, &finished.prompt_logprobs, choice));
@@ -99,6 +99,10 @@ impl Pen {
 }
 
 impl Render for Pen {
+    fn whole(&self, finished: &[Finished]) -> Value {
+        self.object(finished.iter().enumerate().flat_map(|(prompt, finished)| self.choices(prompt, finished)).collect())
+    }
+
     fn output(&mut self, prompt: usize, output: Output, events: &mut Vec<Value>) {
         match output {
             Output::Started { .. } => {
