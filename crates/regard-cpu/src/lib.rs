@@ -22,6 +22,7 @@ mod gradient_products;
 pub mod linear;
 mod lines;
 mod memory;
+mod once;
 mod packed;
 mod products;
 mod roofline;
