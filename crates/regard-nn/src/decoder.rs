@@ -16,6 +16,7 @@ use regard::{Kv, Lines, Rope};
 
 pub use self::batch::{DecoderPages, Reading};
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
+pub(crate) use self::families::{OR_T5, SUPPORTED};
 
 use self::attention::Attention;
 use crate::cache::{TextCache, attend, with, write};
