@@ -1,0 +1,141 @@
+// The key facts of a run, in words.
+
+import type { Head, Lens, Maybe } from "./lens";
+import { mean, number, percent } from "./scale";
+
+export interface Fact {
+  title: string;
+  text: string;
+  /** Heads that it speaks of, the first first. */
+  heads: Head[];
+}
+
+export const headName = (head: Head): string => `layer ${head.layer}, head ${head.head}`;
+
+/** A score above which a pattern is called one. */
+const CLEAR = 0.4;
+
+type Pick = (head: Head) => Maybe;
+
+/** Heads that have the value, the largest first. */
+export function ranked(heads: readonly Head[], pick: Pick): Head[] {
+  const value = (head: Head): number => pick(head) as number;
+  return heads.filter(head => pick(head) !== null).sort((a, b) => value(b) - value(a));
+}
+
+export function facts(lens: Lens): Fact[] {
+  return [loss, focus, local, previous, induction, duplicate, retrieval, sinks, ablation, clusters, logits]
+    .map(fact => fact(lens))
+    .filter(fact => fact !== null);
+}
+
+function loss(lens: Lens): Fact | null {
+  const { name, loss: all } = lens.texts[0];
+  const average = mean(all ?? []);
+  if (all === null || average === null) return { title: "Loss", text: "The loss was not measured.", heads: [] };
+  const quarter = Math.floor(all.length / 4);
+  const [start, end] = [mean(all.slice(0, quarter)), mean(all.slice(-quarter))];
+  const trend =
+    quarter >= 8 && start !== null && end !== null
+      ? ` It goes from ${number(start)} over the first quarter to ${number(end)} over the last${end < start ? ": what came before helps" : ""}.`
+      : "";
+  const where = lens.texts.length > 1 ? ` (${name ?? "the first text"})` : "";
+  const text = `${number(average)} nats a token${where}: on average as unsure as between ${number(Math.exp(average))} tokens alike.${trend}`;
+  return { title: "Loss", text, heads: [] };
+}
+
+function focus({ heads }: Lens): Fact | null {
+  const order = ranked(heads, head => head.means.entropy);
+  if (order.length === 0) return null;
+  const [wide, narrow] = [order[0], order[order.length - 1]];
+  const tokens = (head: Head): string => number(Math.exp(head.means.entropy as number));
+  return {
+    title: "Narrowest and widest",
+    text: `${cap(headName(narrow))} reads most narrowly: its entropy is ${number(narrow.means.entropy)} nats, as if it read ${tokens(narrow)} tokens alike. ${cap(headName(wide))} reads most widely: ${number(wide.means.entropy)} nats, ${tokens(wide)} tokens.`,
+    heads: [narrow, wide],
+  };
+}
+
+function local({ heads, run }: Lens): Fact | null {
+  const order = ranked(heads, head => head.means.distance);
+  if (order.length === 0) return null;
+  const [far, near] = [order[0], order[order.length - 1]];
+  const recent = near.means.recent === null || run.recent_tokens === null ? "" : `, ${percent(near.means.recent)} of it among the last ${run.recent_tokens}`;
+  return {
+    title: "Nearest and farthest",
+    text: `${cap(headName(near))} is the most local: what it reads lies ${number(near.means.distance)} tokens back on average${recent}. ${cap(headName(far))} looks farthest: ${number(far.means.distance)} tokens.`,
+    heads: [near, far],
+  };
+}
+
+const previous = ({ heads }: Lens): Fact =>
+  scored(heads, "Previous token", head => head.scores.previous, "the token just before", "is a previous-token head", "are previous-token heads");
+
+const induction = ({ heads }: Lens): Fact =>
+  scored(heads, "Induction", head => head.scores.induction, "what followed the same token earlier", "is an induction head", "are induction heads");
+
+const duplicate = ({ heads }: Lens): Fact =>
+  scored(heads, "Duplicate tokens", head => head.scores.duplicate, "earlier copies of the token", "looks for copies", "look for copies");
+
+const retrieval = ({ heads }: Lens): Fact =>
+  scored(heads, "Retrieval", head => head.scores.retrieval, "a hidden needle", "finds the needle", "find the needle");
+
+function scored(heads: readonly Head[], title: string, pick: Pick, what: string, one: string, many: string): Fact {
+  const order = ranked(heads, pick);
+  if (order.length === 0) return { title, text: "Not measured.", heads: [] };
+  const clear = order.filter(head => (pick(head) as number) >= CLEAR);
+  const best = order[0];
+  if (clear.length === 0) {
+    const text = `No head stands out. The nearest, ${headName(best)}, puts ${percent(pick(best))} of its mass on ${what}.`;
+    return { title, text, heads: [best] };
+  }
+  const also = clear.length > 1 ? ` In all, ${clear.length} of ${heads.length} heads ${many}, with at least ${percent(CLEAR)}.` : "";
+  const text = `${cap(headName(best))} ${one}: ${percent(pick(best))} of its mass lies on ${what}.${also}`;
+  return { title, text, heads: clear.slice(0, 4) };
+}
+
+function sinks({ heads, run }: Lens): Fact | null {
+  const order = ranked(heads, head => head.means.sink);
+  if (order.length === 0) return null;
+  const most = order.filter(head => (head.means.sink as number) >= 0.5);
+  const best = `${cap(headName(order[0]))} gives the first ${run.first_tokens} tokens ${percent(order[0].means.sink)}.`;
+  const text = most.length
+    ? `${most.length} of ${heads.length} heads rest more than half of their mass on the first ${run.first_tokens} tokens, often a way to do nothing. ${best}`
+    : `No head rests more than half of its mass on the first ${run.first_tokens} tokens. ${best}`;
+  return { title: "Sinks", text, heads: (most.length ? most : order).slice(0, 4) };
+}
+
+function ablation({ heads }: Lens): Fact {
+  const order = ranked(heads, head => head.ablation.zero);
+  if (order.length === 0) return { title: "What is needed", text: "Ablation was not measured.", heads: [] };
+  const [best, worst] = [order[0], order[order.length - 1]];
+  const change = (head: Head): number => head.ablation.zero as number;
+  if (change(best) <= 0) return { title: "What is needed", text: "No head is missed: the loss does not grow without any one of them.", heads: [] };
+  const idle = order.filter(head => Math.abs(change(head)) < 0.001).length;
+  const other = change(worst) < -0.001 ? ` Without ${headName(worst)} it falls by ${number(-change(worst))}.` : "";
+  const spare = idle ? ` ${idle} of ${heads.length} heads change it by less than 0.001.` : "";
+  return {
+    title: "What is needed",
+    text: `Without ${headName(best)} the loss grows by ${number(change(best))} nats a token, more than without any other head.${other}${spare}`,
+    heads: other ? [best, worst] : [best],
+  };
+}
+
+function clusters({ heads }: Lens): Fact | null {
+  const sizes = new Map<number, number>();
+  for (const head of heads) if (head.cluster !== null) sizes.set(head.cluster, (sizes.get(head.cluster) ?? 0) + 1);
+  if (sizes.size === 0) return null;
+  const most = Math.max(...sizes.values());
+  const alone = [...sizes.values()].filter(size => size === 1).length;
+  const text = `${heads.length} heads fall into ${sizes.size} ${sizes.size === 1 ? "cluster" : "clusters"} that attend alike; the largest holds ${most}, and ${alone === 1 ? "one head is" : `${alone} heads are`} like no other.`;
+  return { title: "Heads alike", text, heads: [] };
+}
+
+function logits({ heads }: Lens): Fact | null {
+  const best = ranked(heads, head => head.means.max_logit)[0];
+  if (!best) return null;
+  const text = `The scores of ${headName(best)} grow largest: a row's largest is ${number(best.means.max_logit)} on average, before the softmax.`;
+  return { title: "Logits", text, heads: [best] };
+}
+
+const cap = (text: string): string => text[0].toUpperCase() + text.slice(1);

@@ -1,0 +1,16 @@
+// Bundles the tests and runs them; `node test/run.mjs screenshots` makes the pictures of the docs instead.
+
+import { build } from "esbuild";
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+process.chdir(fileURLToPath(new URL("..", import.meta.url)));
+const pictures = process.argv[2] === "screenshots";
+const found = folder => readdirSync(`test/${folder}`).filter(name => name.endsWith(".test.ts")).map(name => `test/${folder}/${name}`);
+const entryPoints = pictures ? ["test/screenshots.ts"] : [...found("unit"), ...found("page")];
+const outdir = "node_modules/.cache/regard-tests";
+await build({ entryPoints, bundle: true, platform: "node", format: "esm", outdir, outbase: "test", outExtension: { ".js": ".mjs" }, packages: "external", sourcemap: "inline", logLevel: "warning" });
+const files = entryPoints.map(name => `${outdir}/${name.slice("test/".length).replace(/\.ts$/, ".mjs")}`);
+const args = pictures ? files : ["--enable-source-maps", "--test", "--test-reporter=spec", ...files];
+process.exit(spawnSync(process.execPath, args, { stdio: "inherit" }).status ?? 1);
