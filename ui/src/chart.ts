@@ -2,7 +2,7 @@
 
 import { atWidth, el, svg } from "./dom";
 import type { Maybe } from "./lens";
-import { number, ticks } from "./scale";
+import { tick, ticks } from "./scale";
 
 export interface Series {
   name: string;
@@ -90,7 +90,7 @@ export function barChart(title: string, bars: readonly Bar[], height: number): H
       const label = index % every ? null : svg("text", { x: x + step / 2, y: height - 7, "text-anchor": "middle" }, bar.label);
       return [rects[index], tick, label];
     });
-    place.replaceChildren(svg("svg", { width, height, "aria-hidden": "true" }, ...rules(width, y, ticks(0, most, 3)), ...parts));
+    place.replaceChildren(svg("svg", { width, height, "aria-hidden": "true" }, ...rules(width, y, ticks(0, most, 4)), ...parts));
   });
   const say = (index: number | null): void => {
     rects.forEach((rect, at) => rect.classList.toggle("on", at === index));
@@ -148,15 +148,15 @@ function axes(frame: Frame, chart: LineChart, count: number): (SVGElement | null
   };
   const last = (count - 1) * chart.width;
   const across = ticks(0, last, Math.max(2, frame.width / 110)).map(position =>
-    svg("text", { x: frame.x(position / chart.width), y: chart.height - 6, "text-anchor": "middle" }, number(position)),
+    svg("text", { x: frame.x(position / chart.width), y: chart.height - 6, "text-anchor": "middle" }, tick(position)),
   );
-  return [...rules(frame.width, frame.y, ticks(value(bottom), value(top), 3)), ...across];
+  return [...rules(frame.width, frame.y, ticks(value(bottom), value(top), 4)), ...across];
 }
 
 function rules(width: number, y: (value: number) => number, values: readonly number[]): SVGElement[] {
   return values.flatMap(value => [
     svg("line", { class: "rule", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
-    svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)),
+    svg("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, tick(value)),
   ]);
 }
 

@@ -25,7 +25,7 @@ const DIVERGING: Record<"light" | "dark", { middle: number; end: number }> = {
 export function sequential(t: number, dark: boolean): Rgb {
   const path = SEQUENTIAL[dark ? "dark" : "light"];
   const at = clamp(t);
-  return oklch(mix(path.lightness, at), 0.008 + path.chroma * Math.sin(Math.PI * (0.08 + 0.84 * at)) ** 1.2, mix(path.hue, at));
+  return oklch(mix(path.lightness, at), 0.006 + path.chroma * Math.sin(Math.PI * 0.9 * at ** 0.8), mix(path.hue, at));
 }
 
 /** The colour of `t` from −1 to 1. */

@@ -67,7 +67,7 @@ function grid(lens: Lens, store: Store, measure: Measure, colours: Shades, out: 
   const table = el(
     "table",
     { class: heads <= 16 ? "heads" : "heads many", role: "grid", "aria-label": `${measure.name} by layer and head` },
-    el("thead", {}, el("tr", {}, el("th", { class: "corner" }, "layer ↓ head →"), ...names)),
+    el("thead", {}, el("tr", {}, el("th", {}, el("span", { class: "unseen" }, "layer")), ...names)),
     el("tbody", {}, ...rows),
   );
   keys(table, cells, heads, index => open(store, index));

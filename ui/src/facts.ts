@@ -127,7 +127,8 @@ function clusters({ heads }: Lens): Fact | null {
   if (sizes.size === 0) return null;
   const most = Math.max(...sizes.values());
   const alone = [...sizes.values()].filter(size => size === 1).length;
-  const text = `${heads.length} heads fall into ${sizes.size} ${sizes.size === 1 ? "cluster" : "clusters"} that attend alike; the largest holds ${most}, and ${alone === 1 ? "one head is" : `${alone} heads are`} like no other.`;
+  const lonely = alone === 0 ? "" : alone === 1 ? " One head is like no other." : ` ${alone} heads are like no other.`;
+  const text = `${heads.length} heads fall into ${sizes.size} ${sizes.size === 1 ? "cluster" : "clusters"} that attend alike; the largest holds ${most}.${lonely}`;
   return { title: "Heads alike", text, heads: [] };
 }
 

@@ -17,7 +17,7 @@ export function gallery(lens: Lens, store: Store): HTMLElement {
   if (lens.heads.every(head => head.maps.length === 0)) {
     return section("gallery", title, missing("This report holds no heat maps."));
   }
-  const place = el("div", { class: "gallery" });
+  const place = el("div", { class: "gallery", style: `--heads:${lens.model.heads}` });
   const look = (): Look => ({ log: store.get("log"), dark: store.get("dark"), hidden: store.get("hideSinks") ? lens.run.first_tokens : 0 });
   const sight = new IntersectionObserver(entries => {
     for (const entry of entries) {
@@ -31,6 +31,7 @@ export function gallery(lens: Lens, store: Store): HTMLElement {
   const arrange = (): void => {
     const measure = measures(lens).find(({ key }) => key === order);
     const heads = measure ? ranked(lens.heads, measure.of) : lens.heads;
+    place.classList.toggle("aligned", order === "layer" && lens.model.heads <= 12);
     const rest = measure ? lens.heads.filter(head => measure.of(head) === null) : [];
     place.replaceChildren(...[...heads, ...rest].map(head => {
       const button = buttons[lens.heads.indexOf(head)];

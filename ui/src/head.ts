@@ -107,7 +107,7 @@ function distances(lens: Lens, chosen: Head): HTMLElement {
     const [from, to] = index < 2 ? [index, index] : [2 ** (index - 1), 2 ** index - 1];
     const all = mean(lens.heads.map(head => head.distances?.[index] ?? null));
     const where = from === 0 ? "on the token itself" : from === to ? "on the token before" : `${whole(from)} to ${whole(to)} tokens back`;
-    return { label: from === to ? String(from) : `${from}–`, value, other: all, says: `${percent(value)} ${where}; all heads: ${percent(all)}` };
+    return { label: from === to ? String(from) : `${whole(from)}–`, value, other: all, says: `${percent(value)} ${where}; all heads: ${percent(all)}` };
   });
   return barChart("How far back it reads: share of the mass by distance in tokens. Ticks are the mean of all heads.", bars, 170);
 }

@@ -25,7 +25,7 @@ export class HeatMap {
   readonly canvas = el("canvas", { class: "map", tabindex: 0, role: "application", "aria-roledescription": "heat map" });
   readonly element = el("div", { class: "map-place" }, this.canvas);
   readonly view: Viewport;
-  margins: Margins = { left: 76, top: 60 };
+  margins: Margins = { left: 76, top: 56 };
   cursor: Cell | null = null;
   private pyramid: Pyramid | null = null;
   private look: Look = { log: false, dark: false, hidden: 0 };
@@ -73,7 +73,7 @@ export class HeatMap {
   }
 
   private resize(width: number): void {
-    this.margins = width < 420 ? { left: 56, top: 52 } : { left: 76, top: 60 };
+    this.margins = width < 420 ? { left: 56, top: 46 } : { left: 76, top: 56 };
     const side = Math.min(width - this.margins.left - 1, 640);
     const ratio = devicePixelRatio || 1;
     [this.canvas.width, this.canvas.height] = [Math.round((side + this.margins.left + 1) * ratio), Math.round((side + this.margins.top + 1) * ratio)];

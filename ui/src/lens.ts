@@ -35,7 +35,8 @@ export interface Run {
   first_tokens: number;
   /** Keys that count as recent: the last so many, the query's own included. */
   recent_tokens: Maybe;
-  top: number;
+  /** Weights that are kept of each row. */
+  top: Maybe;
   labels: string[];
 }
 
@@ -127,7 +128,7 @@ function readRun(part: Part): Run {
     tokens: part.at("tokens").number(),
     first_tokens: part.at("first_tokens").number() ?? 0,
     recent_tokens: part.at("recent_tokens").number(),
-    top: part.at("top").number() ?? 0,
+    top: part.at("top").number(),
     labels: labels.absent ? [] : labels.strings(),
   };
 }
@@ -141,7 +142,7 @@ function readText(part: Part): Text {
   return text;
 }
 
-function readHead(part: Part, model: Model, index: number, tokens: number, top: number): Head {
+function readHead(part: Part, model: Model, index: number, tokens: number, top: Maybe): Head {
   const [layer, head] = [Math.floor(index / model.heads), index % model.heads];
   part.object();
   for (const [name, value] of [["layer", layer], ["head", head]] as const) {
@@ -160,7 +161,7 @@ function readHead(part: Part, model: Model, index: number, tokens: number, top: 
     by_position: part.at("by_position").record(BY_POSITION, value => value.numbers()),
     received: part.at("received").numbers(),
     maps: maps.absent ? [] : maps.array().map(readMap),
-    top: readTop(part.at("top"), tokens * top),
+    top: readTop(part.at("top"), tokens, top),
   };
 }
 
@@ -175,8 +176,10 @@ function readMap(part: Part): MapData {
   return map;
 }
 
-function readTop(part: Part, count: number): Head["top"] {
+function readTop(part: Part, tokens: number, top: Maybe): Head["top"] {
   if (part.absent) return null;
+  const kept = top ?? Math.floor(bytesIn(part.at("keys").text() ?? "") / (4 * tokens));
+  const count = tokens * kept;
   needBytes(part.at("keys"), 4 * count, `${count} keys of 4 bytes`);
   needBytes(part.at("weights"), 4 * count, `${count} weights of 4 bytes`);
   return { keys: part.at("keys").text() ?? "", weights: part.at("weights").text() ?? "" };

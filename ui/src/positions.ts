@@ -33,7 +33,7 @@ function lossChart(lens: Lens): HTMLElement {
   const values = lens.position_loss;
   if (!values || mean(values) === null) return missing("The loss by position was not measured.");
   const series: Series[] = [{ name: "loss", values, look: "main" }];
-  if (values.length > 12) series.push({ name: "its running mean", values: running(values), look: "other" });
+  if (binWidth(lens) === 1 && values.length > 12) series.push({ name: "its running mean", values: running(values), look: "other" });
   return lineChart({ title: "Loss, nats a token", series, band: null, height: 150, width: binWidth(lens), zero: true, bin: binName(lens), value: number });
 }
 
@@ -54,9 +54,9 @@ function byPosition(lens: Lens, fact: ByPosition, head: number): HTMLElement {
   return lineChart({ title: NAMES[fact], series, band, height: 180, width: binWidth(lens), zero: true, bin: binName(lens), value });
 }
 
-/** The mean of the values up to each, so far back as a quarter of all. */
+/** The mean of the values up to each, so far back as an eighth of all. */
 function running(values: readonly Maybe[]): Maybe[] {
-  const window = Math.max(8, Math.ceil(values.length / 4));
+  const window = Math.max(8, Math.ceil(values.length / 8));
   return values.map((_, index) => (index + 1 < 8 ? null : mean(values.slice(Math.max(0, index + 1 - window), index + 1))));
 }
 

@@ -31,7 +31,7 @@ export function run(lens: Lens): HTMLElement {
       "For each head and each token, attention is a set of weights that sum to one: the shares in which the head mixes what earlier tokens offer. ",
       "The facts below are computed from all of those weights, inside the kernel that computes the attention itself. ",
       el("strong", {}, "Weights are not an explanation:"),
-      " they say what was read, not what for, nor whether the prediction depends on it. What a head is needed for is told by leaving it out (ablation).",
+      " they say what was read, not what for, nor whether the prediction depends on it. Whether a head is needed is told by leaving it out (ablation).",
     ),
     run.labels.length ? el("ul", { class: "labels", "aria-label": "Sampled or approximate" }, ...run.labels.map(label => el("li", {}, label))) : null,
   );

@@ -30,12 +30,15 @@ export const whole = (value: number): string => NUMBERS.format(value);
 /** Three significant digits, never an exponent for what a person can read. */
 export function number(value: number | null): string {
   if (value === null || !Number.isFinite(value)) return "–";
-  const size = Math.abs(value);
+  const size = Math.abs(Number(value.toPrecision(3)));
   if (size >= 1000) return minus(whole(value));
   if (size === 0) return "0";
-  if (size < 0.0005) return minus(value.toExponential(0));
+  if (size < 0.0005) return minus(size < 0.000001 ? value.toExponential(0) : value.toFixed(Math.ceil(-Math.log10(size))));
   return minus(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3));
 }
+
+/** A number on an axis, with no more digits than it needs. */
+export const tick = (value: number): string => minus(Math.abs(value) >= 1000 ? whole(value) : String(Number(value.toPrecision(6))));
 
 /** 42 %, with a digit more where it is little. */
 export function percent(share: number | null): string {
@@ -59,7 +62,7 @@ export function short(value: number): string {
 }
 
 /** A true minus sign in place of the hyphen. */
-export const minus = (text: string): string => text.replace("-", "−");
+export const minus = (text: string): string => text.replaceAll("-", "−");
 
 /** The mean of the numbers that are there; null when none is. */
 export function mean(values: readonly (number | null)[]): number | null {
