@@ -47,7 +47,7 @@ export const css = ([r, g, b]: Rgb): string => `rgb(${r},${g},${b})`;
 /** Black or white, whichever reads better on a colour (WCAG 2, relative luminance). */
 export function ink(colour: Rgb): string {
   const [r, g, b] = colour.map(value => toLinear(value / 255));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#111" : "#fff";
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000" : "#fff";
 }
 
 const clamp = (t: number): number => Math.min(1, Math.max(0, t));

@@ -40,16 +40,19 @@ export interface Option {
   group?: string;
 }
 
+let choices = 0;
+
 /** A labelled choice. */
-export function select(label: string, options: Option[], value: string, change: (value: string) => void): HTMLLabelElement {
-  const choice = el("select", { onchange: () => change(choice.value) });
+export function select(label: string, options: Option[], value: string, change: (value: string) => void): HTMLElement {
+  const id = `choice-${++choices}`;
+  const choice = el("select", { id, onchange: () => change(choice.value) });
   const groups = new Map<string, HTMLElement>();
   for (const { value, text, group } of options) {
     if (group && !groups.has(group)) groups.set(group, choice.appendChild(el("optgroup", { label: group })));
     ((group && groups.get(group)) || choice).append(el("option", { value }, text));
   }
   choice.value = value;
-  return el("label", { class: "choice" }, el("span", {}, label), choice);
+  return el("span", { class: "choice" }, el("label", { for: id }, label), choice);
 }
 
 /** A labelled switch. */

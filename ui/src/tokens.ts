@@ -17,7 +17,7 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
   const title = el("h3", {}, "What a token reads");
   if (tokens.length > MOST) {
     const text = `This text has ${whole(tokens.length)} tokens. Weights of single tokens are kept for short texts only (2,048 tokens); the heat map shows which parts read which.`;
-    return el("div", {}, title, missing(text));
+    return el("div", { class: "token-view" }, title, missing(text));
   }
   const words = tokens.map((token, index) => el("span", { role: "option", id: `token-${index}`, "aria-label": `token ${index}, ${shown(token)}` }, token.endsWith("\n") ? `⏎${token}` : token));
   const lines = svg("svg", { class: "lines", "aria-hidden": "true" });

@@ -90,10 +90,11 @@ export function halve(cells: Float64Array, size: number, tokens: number, block: 
   return out;
 }
 
-/** Maps from `cells`, whose blocks have `block` tokens, down to 16 rows. */
+/** Maps from `cells`, whose blocks have `block` tokens: from at most 256 rows down to 16. */
 function maps(cells: Float64Array, tokens: number, block: number): MapData[] {
   const out: MapData[] = [];
   for (let size = Math.ceil(tokens / block); ; cells = halve(cells, size, tokens, block), size = Math.ceil(size / 2), block *= 2) {
+    if (size > 256) continue;
     const data = Buffer.from(Uint8Array.from(cells, mass => Math.round(255 * Math.sqrt(mass)))).toString("base64");
     out.push({ block, rows: size, columns: size, data });
     if (size <= 16) return out;
@@ -145,9 +146,9 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
   };
 }
 
-/** 6 layers of 8 heads over some sixty tokens. */
-export function small(tokens: readonly string[] = TOKENS): Fixture {
-  const weights = Array.from({ length: LAYERS * HEADS }, (_, index) => attend(tokens, index));
+/** Layers (6) of 8 heads over some tokens (69). */
+export function small(tokens: readonly string[] = TOKENS, layers = LAYERS): Fixture {
+  const weights = Array.from({ length: layers * HEADS }, (_, index) => attend(tokens, index));
   const next = random(9);
   const loss = tokens.map((_, at) => (at === 0 ? null : 0.3 + 4.5 * next() ** 2 * (1.4 - at / tokens.length)));
   return { lens: lens(tokens, loss, weights.map((each, index) => head(tokens, index, each)), 1), weights };
@@ -155,7 +156,7 @@ export function small(tokens: readonly string[] = TOKENS): Fixture {
 
 function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[], width: number): Lens {
   const there = loss.map(value => value ?? (loss[1] as number));
-  const all = { ...({ format: FORMAT } as object), model: { name: "fixture", type: "llama", layers: LAYERS, heads: HEADS, kv_heads: 4, head_dim: 32, context: 131072, parameters: 3_400_000 } };
+  const all = { ...({ format: FORMAT } as object), model: { name: "fixture", type: "llama", layers: heads.length / HEADS, heads: HEADS, kv_heads: 4, head_dim: 32, context: 131072, parameters: 3_400_000 } };
   return {
     ...all,
     run: { kernel: "f32 avx512", seconds: 0.42, texts: 1, tokens: tokens.length, first_tokens: FIRST, recent_tokens: RECENT, top: TOP, labels: ["Induction is measured on 4 random sequences of 64 tokens, each said twice."] },

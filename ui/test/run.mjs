@@ -1,4 +1,4 @@
-// Bundles the tests and runs them; `node test/run.mjs screenshots` makes the pictures of the docs instead.
+// Bundles the tests and runs them, or those whose names have the argument in them; `node test/run.mjs screenshots` makes the pictures of the docs instead.
 
 import { build } from "esbuild";
 import { spawnSync } from "node:child_process";
@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const pictures = process.argv[2] === "screenshots";
-const found = folder => readdirSync(`test/${folder}`).filter(name => name.endsWith(".test.ts")).map(name => `test/${folder}/${name}`);
+const only = process.argv[2] ?? "";
+const found = folder => readdirSync(`test/${folder}`).filter(name => name.endsWith(".test.ts") && `${folder}/${name}`.includes(only)).map(name => `test/${folder}/${name}`);
 const entryPoints = pictures ? ["test/screenshots.ts"] : [...found("unit"), ...found("page")];
 const outdir = "node_modules/.cache/regard-tests";
 await build({ entryPoints, bundle: true, platform: "node", format: "esm", outdir, outbase: "test", outExtension: { ".js": ".mjs" }, packages: "external", sourcemap: "inline", logLevel: "warning" });

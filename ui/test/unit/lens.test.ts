@@ -5,9 +5,11 @@ import { small } from "../fixture";
 
 type Json = Record<string, any>;
 
+const DATA = JSON.stringify(small().lens);
+
 /** What is said of data that was changed. */
 function said(change: (data: Json) => unknown): string {
-  const data = JSON.parse(JSON.stringify(small().lens)) as Json;
+  const data = JSON.parse(DATA) as Json;
   const changed = change(data);
   try {
     read(changed === undefined ? data : changed);
