@@ -72,7 +72,7 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
   const scale = (): void => {
     const [dark, log, block] = [store.get("dark"), store.get("log"), map.level?.block ?? 1];
     const stops = Array.from({ length: 17 }, (_, i) => css(sequential(i / 16, dark)));
-    const size = block === 1 ? "a token" : `${whole(block)} × ${whole(block)} tokens${map.singles ? ", largest single weights over them" : ""}`;
+    const size = block === 1 ? "a token" : `${whole(block)} × ${whole(block)} tokens${map.singles ? "; over them, the largest weights of single tokens" : ""}`;
     const text = `${log ? LEAST.toFixed(5) : "0"} | ${number(map.full)} of a row's mass; a cell is ${size}`;
     if (legend.dataset.text === text + dark) return;
     legend.dataset.text = text + dark;

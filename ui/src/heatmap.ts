@@ -113,7 +113,7 @@ export class HeatMap {
     const rows = Math.min(level.rows, Math.ceil((y + height / scale) / block)) - top;
     const size = block * scale;
     context.imageSmoothingEnabled = false;
-    if (this.singles) context.globalAlpha = 0.35;
+    if (this.singles) context.globalAlpha = 0.2;
     context.drawImage(this.pictures.get(level, this.look), left, top, columns, rows, left * size - x * scale, top * size - y * scale, columns * size, rows * size);
     context.globalAlpha = 1;
   }
@@ -121,11 +121,11 @@ export class HeatMap {
   /** The largest weights of the rows in view, each at its own cell. */
   private weights(context: CanvasRenderingContext2D): void {
     const { x, y, scale, height } = this.view;
-    const { top } = this.pyramid as Pyramid;
+    const [{ top }, { full }] = [this.pyramid as Pyramid, this];
     const last = Math.min(this.tokens.length, Math.ceil(y + height / scale));
     for (let row = Math.floor(y); row < last; row++) {
       for (const [key, weight] of top?.row(row) ?? []) {
-        const t = shade(weight, 1, this.look.log);
+        const t = shade(weight, full, this.look.log);
         if (key < this.look.hidden || t < 0.02) continue;
         context.fillStyle = css(sequential(t, this.look.dark));
         context.fillRect((key - x) * scale, (row - y) * scale, scale, scale);

@@ -10,6 +10,7 @@ export class Level {
   readonly rows: number;
   readonly columns: number;
   private decoded: Uint8Array | null = null;
+  private known: { hidden: number; most: number } | null = null;
 
   constructor(private readonly data: MapData) {
     ({ block: this.block, rows: this.rows, columns: this.columns } = data);
@@ -31,6 +32,11 @@ export class Level {
 
   /** The largest mass right of the first `hidden` columns. */
   most(hidden: number): number {
+    if (this.known?.hidden !== hidden) this.known = { hidden, most: this.largest(hidden) };
+    return this.known.most;
+  }
+
+  private largest(hidden: number): number {
     let most = 0;
     for (let row = 0; row < this.rows; row++) {
       for (let column = hidden; column < this.columns; column++) most = Math.max(most, this.bytes[row * this.columns + column]);

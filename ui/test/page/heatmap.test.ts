@@ -66,7 +66,7 @@ test("it zooms by wheel where the pointer is, and by buttons and keys", async ()
   const { x, y } = await corner(page);
   await page.mouse.move(x + 320.5, y + 400.5);
   const cell = (await readout(page)).split(":")[0];
-  assert.match(cell, /^token \d+ “.*” reads token \d+ “.*”$/);
+  assert.match(cell, /^Token \d+ “.*” reads token \d+ “.*”$/);
   const before = await drawn(page);
   await page.mouse.wheel(0, -300);
   await page.waitForTimeout(60);
@@ -90,7 +90,7 @@ test("dragging moves it, and a click chooses the row's token", async () => {
   const { page } = await open(lens, "#L4H0");
   for (let i = 0; i < 3; i++) await redrawn(page, () => page.getByRole("button", { name: "Zoom in" }).click());
   const { x, y } = await corner(page);
-  const cell = async (): Promise<number[]> => [...(await readout(page)).matchAll(/token (\d+)/g)].map(match => Number(match[1]));
+  const cell = async (): Promise<number[]> => [...(await readout(page)).matchAll(/token (\d+)/gi)].map(match => Number(match[1]));
   await page.mouse.move(x + 300, y + 300);
   const from = await cell();
   await page.mouse.down();
@@ -108,7 +108,7 @@ test("keys alone read cells, and choose a token", async () => {
   await page.keyboard.press("ArrowDown");
   for (let i = 0; i < 2; i++) await page.keyboard.press("Shift+ArrowDown");
   for (let i = 0; i < 12; i++) await page.keyboard.press("ArrowRight");
-  assert.match(await readout(page), /^token 20 “·of” reads token 12 “·crow”: /);
+  assert.match(await readout(page), /^Token 20 “·of” reads token 12 “·crow”: /);
   const weight = weights[32][20 * tokens + 12];
   assert.ok(Math.abs(Number(/: (?:about )?([\d.]+)$/.exec(await readout(page))![1]) - weight) < 0.001 + Math.sqrt(weight) / 255);
   await page.keyboard.press("Enter");
@@ -138,8 +138,8 @@ test("a text longer than its finest map: coarse cells from afar, single weights 
   assert.equal(await map.getAttribute("data-block"), "2");
   for (let i = 0; i < 5; i++) await redrawn(page, () => page.getByRole("button", { name: "Zoom in" }).click());
   await redrawn(page, async () => (await corner(page), page.mouse.move(300, 300)));
-  assert.match(await readout(page), /^(token|tokens) \d+/);
-  assert.match(await page.locator(".map-view .legend").innerText(), /a cell is 2 × 2 tokens, largest single weights over them/);
+  assert.match(await readout(page), /^Tokens? \d+/);
+  assert.match(await page.locator(".map-view .legend").innerText(), /a cell is 2 × 2 tokens; over them, the largest weights of single tokens/);
   await redrawn(page, () => page.getByRole("button", { name: "Show all" }).click());
   await page.setViewportSize({ width: 390, height: 800 });
   await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.block === "4");
