@@ -68,30 +68,58 @@ function local({ heads, run }: Lens): Fact | null {
   };
 }
 
-const previous = ({ heads }: Lens): Fact =>
-  scored(heads, "Previous token", head => head.scores.previous, "the token just before", "is a previous-token head", "are previous-token heads");
+/** A pattern that heads are scored for: what a score says, and what heads of high scores are called. */
+interface Pattern {
+  title: string;
+  of: Pick;
+  says(share: string): string;
+  one: string;
+  many: string;
+}
 
-const induction = ({ heads }: Lens): Fact =>
-  scored(heads, "Induction", head => head.scores.induction, "what followed the same token earlier", "is an induction head", "are induction heads");
+const PREVIOUS: Pattern = {
+  title: "Previous token",
+  of: head => head.scores.previous,
+  says: share => `${share} of its mass lies on the token just before`,
+  one: "is a previous-token head",
+  many: "are previous-token heads",
+};
+const INDUCTION: Pattern = {
+  title: "Induction",
+  of: head => head.scores.induction,
+  says: share => `in random tokens said twice, ${share} of its mass lies on what came next the first time`,
+  one: "is an induction head",
+  many: "are induction heads",
+};
+const DUPLICATE: Pattern = {
+  title: "Duplicate tokens",
+  of: head => head.scores.duplicate,
+  says: share => `in random tokens said twice, ${share} of its mass lies on the same token the first time`,
+  one: "looks for copies",
+  many: "look for copies",
+};
+const RETRIEVAL: Pattern = {
+  title: "Retrieval",
+  of: head => head.scores.retrieval,
+  says: share => `in ${share} of the steps of repeating a hidden needle, its largest weight is on the needle's next token`,
+  one: "is a retrieval head",
+  many: "are retrieval heads",
+};
 
-const duplicate = ({ heads }: Lens): Fact =>
-  scored(heads, "Duplicate tokens", head => head.scores.duplicate, "earlier copies of the token", "looks for copies", "look for copies");
+const previous = ({ heads }: Lens): Fact => scored(heads, PREVIOUS);
+const induction = ({ heads }: Lens): Fact => scored(heads, INDUCTION);
+const duplicate = ({ heads }: Lens): Fact => scored(heads, DUPLICATE);
+const retrieval = ({ heads }: Lens): Fact => scored(heads, RETRIEVAL);
 
-const retrieval = ({ heads }: Lens): Fact =>
-  scored(heads, "Retrieval", head => head.scores.retrieval, "a hidden needle", "finds the needle", "find the needle");
-
-function scored(heads: readonly Head[], title: string, pick: Pick, what: string, one: string, many: string): Fact {
-  const order = ranked(heads, pick);
+function scored(heads: readonly Head[], { title, of, says, one, many }: Pattern): Fact {
+  const order = ranked(heads, of);
   if (order.length === 0) return { title, text: "Not measured.", heads: [] };
-  const clear = order.filter(head => (pick(head) as number) >= CLEAR);
+  const clear = order.filter(head => (of(head) as number) >= CLEAR);
   const best = order[0];
-  if (clear.length === 0) {
-    const text = `No head stands out. The nearest, ${headName(best)}, puts ${percent(pick(best))} of its mass on ${what}.`;
-    return { title, text, heads: [best] };
-  }
+  const score = says(percent(of(best)));
+  if (clear.length === 0) return { title, text: `No head stands out. The nearest is ${headName(best)}: ${score}.`, heads: [best] };
   const also = clear.length > 1 ? ` In all, ${clear.length} of ${heads.length} heads ${many}, with at least ${percent(CLEAR)}.` : "";
-  const text = `${cap(headName(best))} ${one}: ${percent(pick(best))} of its mass lies on ${what}.${also}`;
-  return { title, text, heads: clear.slice(0, 4) };
+  return { title, text: `${cap(headName(best))} ${one}: ${score}.${also}`, heads: clear.slice(0, 4) };
 }
 
 function sinks({ heads, run }: Lens): Fact | null {

@@ -1,18 +1,17 @@
 // The heat map of one head on a canvas: draws what its viewport shows, from the level that fits the zoom.
 
+import { sides } from "./axes";
 import type { Cell } from "./cell";
 import { css, sequential } from "./colour";
-import { atWidth, el, shown } from "./dom";
+import { atWidth, el } from "./dom";
 import { listen } from "./gestures";
 import { Pictures, most, type Look } from "./paint";
 import type { Level, Pyramid } from "./pyramid";
-import { shade, ticks, whole } from "./scale";
+import { shade } from "./scale";
 import { Viewport } from "./viewport";
 
 /** A cell of a level is at least so many pixels wide, or a coarser level is drawn. */
 const CELL = 2;
-/** From so many pixels a token on, tokens are named at the sides. */
-const NAMED = 11;
 /** From so many pixels a token on, single weights are drawn over pooled ones. */
 const SINGLE = 4;
 
@@ -35,7 +34,7 @@ export class HeatMap {
 
   /** `say` hears the cell that is pointed at, `choose` the one that is clicked. */
   constructor(
-    private readonly tokens: readonly string[],
+    readonly tokens: readonly string[],
     readonly say: (cell: Cell | null) => void,
     readonly choose: (cell: Cell) => void,
     private readonly after: () => void,
@@ -89,7 +88,7 @@ export class HeatMap {
     const ratio = devicePixelRatio || 1;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    this.sides(context);
+    sides(context, this);
     context.save();
     context.translate(this.margins.left, this.margins.top);
     context.beginPath();
@@ -165,52 +164,8 @@ export class HeatMap {
     }
   }
 
-  /** Names of tokens where there is room, else positions; and the frame. */
-  private sides(context: CanvasRenderingContext2D): void {
-    const { x, y, scale, width, height } = this.view;
-    const { left, top } = this.margins;
-    const style = getComputedStyle(this.canvas);
-    [context.fillStyle, context.strokeStyle] = [style.color, style.color];
-    context.font = `${scale >= NAMED ? Math.min(12, Math.floor(scale)) : 11}px ${style.fontFamily}`;
-    context.textBaseline = "middle";
-    const named = scale >= NAMED;
-    const places = (from: number, length: number): number[] =>
-      named ? range(Math.floor(from), Math.min(this.tokens.length, from + length / scale)) : ticks(from, Math.min(this.tokens.length - 1, from + length / scale), length / 90).filter(Number.isInteger);
-    const text = (at: number): string => (named ? shown(this.tokens[at]) : whole(at));
-    for (const row of places(y, height)) {
-      const at = top + (row + 0.5 - y) * scale;
-      if (at < top - 1 || at > top + height) continue;
-      context.textAlign = "right";
-      context.fillText(text(row), left - 7, at, left - 8);
-      if (!named) context.fillRect(left - 5, at, 4, 1);
-    }
-    for (const column of places(x, width)) {
-      const at = left + (column + 0.5 - x) * scale;
-      if (at < left - 1 || at > left + width) continue;
-      this.columnName(context, text(column), at, named);
-    }
-    context.globalAlpha = 0.35;
-    context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
-    context.globalAlpha = 1;
-  }
-
-  private columnName(context: CanvasRenderingContext2D, text: string, at: number, named: boolean): void {
-    const { top } = this.margins;
-    context.save();
-    context.translate(at, top - 7);
-    if (named) context.rotate(-Math.PI / 2);
-    context.textAlign = named ? "left" : "center";
-    context.fillText(text, 0, named ? 0 : -6, named ? top - 8 : undefined);
-    if (!named) context.fillRect(0, 2, 1, 4);
-    context.restore();
-  }
-
   /** The mass that has the last colour of the scale. */
   get full(): number {
     return this.level ? most(this.level, this.look) : 0;
   }
-}
-
-function range(from: number, to: number): number[] {
-  return Array.from({ length: Math.max(0, Math.ceil(to) - from) }, (_, i) => from + i);
 }
