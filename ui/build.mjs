@@ -29,4 +29,4 @@ async function page(name) {
 }
 
 await mkdir(at("dist"), { recursive: true });
-for (const name of ["report"]) await page(name);
+for (const name of ["report", "serve"]) await page(name);

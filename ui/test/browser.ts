@@ -33,14 +33,15 @@ export interface Opened {
   problems: string[];
 }
 
-export async function open(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Opened> {
+/** Opens a page; requests to other addresses than `home` are problems. */
+export async function open(browser: Browser, url: string, options: BrowserContextOptions = {}, home = "file:"): Promise<Opened> {
   const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: "light", ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(5000);
   const problems: string[] = [];
   page.on("console", message => ["error", "warning"].includes(message.type()) && problems.push(message.text()));
   page.on("pageerror", error => problems.push(String(error)));
-  page.on("request", request => /^(file|data|blob):/.test(request.url()) || problems.push(`asked for ${request.url()}`));
+  page.on("request", request => request.url().startsWith(home) || request.url().startsWith("data:") || problems.push(`asked for ${request.url()}`));
   await page.goto(url);
   return { page, problems };
 }

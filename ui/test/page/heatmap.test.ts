@@ -98,6 +98,16 @@ test("dragging moves it, and a click chooses the row's token", async () => {
   await page.mouse.up();
   await redrawn(page, () => page.mouse.move(x + 401, y + 361));
   assert.deepEqual(await cell(), from, "what was taken stays under the pointer");
+  const most = Math.max(...weights[32]);
+  const [paper, full] = [lightness(sequential(0, false)), lightness(sequential(1, false))];
+  for (const [dx, dy] of [[401, 361], [120, 500], [40, 300], [500, 520], [250, 90], [330, 420]] as [number, number][]) {
+    await redrawn(page, () => page.mouse.move(x + dx, y + dy));
+    const [row, key] = await cell();
+    const expected = paper + (full - paper) * (weights[32][row * tokens + key] / most);
+    const found = lightness((await pixels(page, [[dx, dy]]))[0]);
+    assert.ok(Math.abs(found - expected) < 0.03, `row ${row}, key ${key}: ${found}, not ${expected}`);
+  }
+  await redrawn(page, () => page.mouse.move(x + 401, y + 361));
   await page.mouse.click(x + 401, y + 361);
   assert.match(await page.locator(".reading p").first().innerText(), new RegExp(`^Token ${from[0]} `));
 });
