@@ -24,9 +24,11 @@ export class Pane {
   private readonly stopper = el("button", { type: "button", disabled: true, onclick: () => this.control?.abort() }, "Stop");
   private readonly again = el("button", { type: "button", onclick: () => this.clear() }, "New conversation");
   private readonly problem = el("p", { class: "problem", role: "alert" });
-  private readonly log = el("div", { class: "log", role: "log", "aria-live": "polite", "aria-label": "Answer" });
+  private readonly log = el("div", { class: "log", role: "log", tabindex: 0, "aria-live": "polite", "aria-label": "Answer" });
   private readonly state = el("p", { class: "readout", role: "status" });
   private control: AbortController | null = null;
+  /** Whether the end of the answer is kept in sight: until the reader scrolls up. */
+  private follows = true;
   private messages: Message[] = [];
   readonly element: HTMLElement;
 
@@ -43,6 +45,7 @@ export class Pane {
     });
     const send = (event: Event): void => (event.preventDefault(), void this.run());
     const form = el("form", { onsubmit: send }, this.prompt, el("div", { class: "controls" }, this.go, this.stopper, this.again));
+    this.log.addEventListener("scroll", () => (this.follows = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40));
     this.element = el("section", { class: "pane", "aria-label": name }, form, this.problem, this.log, this.state);
     this.change();
   }
@@ -70,6 +73,7 @@ export class Pane {
     this.busy(true);
     this.problem.textContent = "";
     const answer = this.begin(chat, text);
+    this.follows = true;
     const limits = { max_tokens: tokens, ...(temperature === null ? {} : { temperature }) };
     const messages: Message[] = [...this.messages, { role: "user", content: text }];
     const [route, body] = chat ? ["/v1/chat/completions", { messages, ...limits }] : ["/v1/completions", { prompt: text, ...limits }];
@@ -78,6 +82,7 @@ export class Pane {
       const ending = await ask(route, body, this.control.signal, piece => {
         if (clock.tick()) this.state.textContent = "";
         answer.append(piece);
+        if (this.follows) this.log.scrollTop = this.log.scrollHeight;
       });
       this.state.textContent = clock.words(ending);
     } catch (error) {
