@@ -37,7 +37,7 @@ export interface Opened {
 export async function open(browser: Browser, url: string, options: BrowserContextOptions = {}, home = "file:"): Promise<Opened> {
   const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: "light", ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(5000);
+  page.setDefaultTimeout(20_000);
   const problems: string[] = [];
   page.on("console", message => ["error", "warning"].includes(message.type()) && problems.push(message.text()));
   page.on("pageerror", error => problems.push(String(error)));

@@ -13,5 +13,5 @@ const entryPoints = pictures ? ["test/screenshots.ts"] : [...found("unit"), ...f
 const outdir = "node_modules/.cache/regard-tests";
 await build({ entryPoints, bundle: true, platform: "node", format: "esm", outdir, outbase: "test", outExtension: { ".js": ".mjs" }, packages: "external", sourcemap: "inline", logLevel: "warning" });
 const files = entryPoints.map(name => `${outdir}/${name.slice("test/".length).replace(/\.ts$/, ".mjs")}`);
-const args = pictures ? [...files, ...process.argv.slice(3)] : ["--enable-source-maps", "--test", "--test-reporter=spec", ...files];
+const args = pictures ? [...files, ...process.argv.slice(3)] : ["--enable-source-maps", "--test", "--test-concurrency=1", "--test-reporter=spec", ...files];
 process.exit(spawnSync(process.execPath, args, { stdio: "inherit" }).status ?? 1);
