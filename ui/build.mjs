@@ -26,7 +26,11 @@ async function bundle(entry) {
 }
 
 async function page(name, embedded) {
-  const [template, style, script] = [await readFile(at(`src/${name}.html`), "utf8"), await bundle(`src/${name}.css`), await bundle(`src/${name}.ts`)];
+  const [template, style, script] = [
+    await readFile(at(`src/${name}.html`), "utf8"),
+    await bundle(`src/${name}.css`),
+    await bundle(`src/${name}.ts`),
+  ];
   if (/<\/(script|style)/i.test(script + style)) throw new Error(`${name}: the bundle would end its own element`);
   // Functions as replacements: a string would have its $ read as patterns.
   const html = template.replace("/*style*/", () => style).replace("/*script*/", () => script);

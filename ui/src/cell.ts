@@ -23,7 +23,8 @@ function words(pyramid: Pyramid, level: Level, cell: Cell, tokens: readonly stri
     const share = weight === null ? about(level.bytes[row * level.columns + column]) : mass(weight);
     return `${one(cell.row, tokens)} reads ${one(cell.column, tokens)}: ${share}`;
   }
-  const pooled = `${some(row, block, tokens)} read ${some(column, block, tokens)}: ${about(level.bytes[row * level.columns + column])} of their mass, on average`;
+  const share = about(level.bytes[row * level.columns + column]);
+  const pooled = `${some(row, block, tokens)} read ${some(column, block, tokens)}: ${share} of their mass, on average`;
   const exact = pyramid.top?.weight(cell.row, cell.column) ?? null;
   return exact === null ? pooled : `${one(cell.row, tokens)} reads ${one(cell.column, tokens)}: ${mass(exact)}; ${pooled}`;
 }
@@ -38,6 +39,9 @@ const one = (at: number, tokens: readonly string[]): string => `token ${whole(at
 function some(index: number, block: number, tokens: readonly string[]): string {
   const first = index * block;
   const last = Math.min(tokens.length, first + block) - 1;
-  const text = tokens.slice(first, Math.min(first + 5, last + 1)).join("").trim();
+  const text = tokens
+    .slice(first, Math.min(first + 5, last + 1))
+    .join("")
+    .trim();
   return `tokens ${whole(first)} to ${whole(last)} (“${text.slice(0, 24)}${last - first >= 5 ? "…" : ""}”)`;
 }

@@ -38,7 +38,12 @@ interface Frame {
 
 export function lineChart(chart: LineChart): HTMLElement {
   const count = Math.max(...chart.series.map(series => series.values.length));
-  const place = el("div", { class: "plot", tabindex: 0, role: "img", "aria-label": `${chart.title}, by position. Left and right keys read the values.` });
+  const place = el("div", {
+    class: "plot",
+    tabindex: 0,
+    role: "img",
+    "aria-label": `${chart.title}, by position. Left and right keys read the values.`,
+  });
   const out = el("p", { class: "readout", "aria-live": "polite" });
   let frame: Frame | null = null;
   const cross = svg("line", { class: "cross", visibility: "hidden" });
@@ -46,7 +51,9 @@ export function lineChart(chart: LineChart): HTMLElement {
     frame = frameOf(chart, count, width);
     cross.setAttribute("y1", String(MARGIN.top));
     cross.setAttribute("y2", String(chart.height - MARGIN.bottom));
-    place.replaceChildren(svg("svg", { width, height: chart.height, "aria-hidden": "true" }, ...axes(frame, chart, count), ...marks(frame, chart), cross));
+    place.replaceChildren(
+      svg("svg", { width, height: chart.height, "aria-hidden": "true" }, ...axes(frame, chart, count), ...marks(frame, chart), cross),
+    );
   });
   const hint = "Point at the chart, or focus it and use the left and right keys, to read values.";
   const say = (index: number | null): void => {
@@ -58,7 +65,12 @@ export function lineChart(chart: LineChart): HTMLElement {
     out.textContent = `${chart.bin(index)}: ${values.join(", ")}`;
   };
   say(null);
-  reads(place, count, pixel => (frame ? Math.round(((pixel - MARGIN.left) / (frame.width - MARGIN.left - MARGIN.right)) * (count - 1)) : 0), say);
+  reads(
+    place,
+    count,
+    pixel => (frame ? Math.round(((pixel - MARGIN.left) / (frame.width - MARGIN.left - MARGIN.right)) * (count - 1)) : 0),
+    say,
+  );
   return el("figure", { class: "chart" }, caption(chart), place, out);
 }
 
@@ -86,7 +98,10 @@ export function barChart(title: string, bars: readonly Bar[], height: number): H
       for (const [name, value] of Object.entries({ x: x + gap, y: top, width: Math.max(0.5, step - 2 * gap), height: y(0) - top })) {
         rects[index].setAttribute(name, String(value));
       }
-      const tick = bar.other === null ? null : svg("line", { class: "other", x1: x + gap / 2, x2: x + step - gap / 2, y1: y(bar.other), y2: y(bar.other) });
+      const tick =
+        bar.other === null
+          ? null
+          : svg("line", { class: "other", x1: x + gap / 2, x2: x + step - gap / 2, y1: y(bar.other), y2: y(bar.other) });
       const label = index % every ? null : svg("text", { x: x + step / 2, y: height - 7, "text-anchor": "middle" }, bar.label);
       return [rects[index], tick, label];
     });
@@ -97,7 +112,8 @@ export function barChart(title: string, bars: readonly Bar[], height: number): H
     out.textContent = index === null ? "Point at a bar, or use the left and right keys." : bars[index].says;
   };
   say(null);
-  const at = (pixel: number): number => Math.floor(((pixel - MARGIN.left) / (place.clientWidth - MARGIN.left - MARGIN.right)) * bars.length);
+  const at = (pixel: number): number =>
+    Math.floor(((pixel - MARGIN.left) / (place.clientWidth - MARGIN.left - MARGIN.right)) * bars.length);
   reads(place, bars.length, at, say);
   return el("figure", { class: "chart" }, el("figcaption", {}, title), place, out);
 }
@@ -112,7 +128,9 @@ function reads(place: HTMLElement, count: number, at: (pixel: number) => number,
   place.addEventListener("keydown", event => {
     const page = Math.max(1, Math.round(count / 10));
     const here = index ?? -1;
-    const to = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: count - 1, PageUp: here - page, PageDown: here + page }[event.key];
+    const to = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: count - 1, PageUp: here - page, PageDown: here + page }[
+      event.key
+    ];
     if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     go(to);
@@ -171,7 +189,7 @@ function path(frame: Frame, values: readonly Maybe[]): string {
   let open = false;
   return values
     .map((value, index) => {
-      if (value === null) return (open = false), "";
+      if (value === null) return ((open = false), "");
       const to = `${open ? "L" : "M"}${frame.x(index).toFixed(1)} ${frame.y(value).toFixed(1)}`;
       open = true;
       return values[index + 1] === undefined || values[index + 1] === null ? `${to}h.01` : to;

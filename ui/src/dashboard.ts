@@ -79,7 +79,7 @@ function keys(table: HTMLElement, cells: HTMLElement[], heads: number, choose: (
   table.addEventListener("keydown", event => {
     const here = cells.indexOf(event.target as HTMLTableCellElement);
     if (here < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" || event.key === " ") return event.preventDefault(), choose(here);
+    if (event.key === "Enter" || event.key === " ") return (event.preventDefault(), choose(here));
     const start = here - (here % heads);
     const to = {
       ArrowLeft: Math.max(start, here - 1),
@@ -110,6 +110,13 @@ function legend(measure: Measure, { low, high, colour }: Shades, dark: boolean):
   const ramp = el("span", { class: "ramp", style: `background:linear-gradient(to right,${stops.join(",")})` });
   const [from, to] = [number(low), `${sign}${number(high)} ${measure.unit}`];
   return [
-    el("div", { class: "legend", "aria-hidden": "true" }, el("span", {}, from), ramp, el("span", {}, to), el("span", { class: "none-key" }, "not measured")),
+    el(
+      "div",
+      { class: "legend", "aria-hidden": "true" },
+      el("span", {}, from),
+      ramp,
+      el("span", {}, to),
+      el("span", { class: "none-key" }, "not measured"),
+    ),
   ];
 }

@@ -48,13 +48,25 @@ export function engine(): HTMLElement {
     setTimeout(look, EVERY);
   };
   void look();
-  return section("engine", "The engine", state, bar, words, list, el("figure", { class: "chart" }, el("figcaption", {}, "Tokens generated a second, in the last minute"), curve));
+  return section(
+    "engine",
+    "The engine",
+    state,
+    bar,
+    words,
+    list,
+    el("figure", { class: "chart" }, el("figcaption", {}, "Tokens generated a second, in the last minute"), curve),
+  );
 }
 
 /** The bar of pages: held by requests, cached for the next, free. */
 function pages(bar: HTMLElement, words: HTMLElement, numbers: Numbers): void {
   const { kv_cache_pages: all = 0, kv_cache_pages_free: free = 0, kv_cache_pages_cached: cached = 0 } = numbers;
-  const parts = [["held", all - free - cached, "by requests"], ["cached", cached, "for prompts that begin alike"], ["free", free, ""]] as const;
+  const parts = [
+    ["held", all - free - cached, "by requests"],
+    ["cached", cached, "for prompts that begin alike"],
+    ["free", free, ""],
+  ] as const;
   bar.replaceChildren(...parts.map(([kind, count]) => el("span", { class: kind, style: `width:${all ? (100 * count) / all : 0}%` })));
   const texts = parts.map(([kind, count, what]) => el("span", { class: `key-${kind}` }, `${whole(count)} ${kind}${what && " " + what}`));
   words.replaceChildren(`Of ${whole(all)} pages: `, ...texts);

@@ -35,12 +35,14 @@ function loss(lens: Lens): Fact | null {
   if (all === null || average === null) return { title: "Loss", text: "The loss was not measured.", heads: [] };
   const quarter = Math.floor(all.length / 4);
   const [start, end] = [mean(all.slice(0, quarter)), mean(all.slice(-quarter))];
+  const helps = start !== null && end !== null && end < start ? ": what came before helps" : "";
   const trend =
     quarter >= 8 && start !== null && end !== null
-      ? ` It goes from ${number(start)} over the first quarter to ${number(end)} over the last${end < start ? ": what came before helps" : ""}.`
+      ? ` It goes from ${number(start)} over the first quarter to ${number(end)} over the last${helps}.`
       : "";
   const where = lens.texts.length > 1 ? ` (${name ?? "the first text"})` : "";
-  const text = `${number(average)} nats a token${where}: on average as unsure as between ${number(Math.exp(average))} tokens alike.${trend}`;
+  const choices = number(Math.exp(average));
+  const text = `${number(average)} nats a token${where}: on average as unsure as between ${choices} tokens alike.${trend}`;
   return { title: "Loss", text, heads: [] };
 }
 
@@ -51,7 +53,10 @@ function focus({ heads }: Lens): Fact | null {
   const tokens = (head: Head): string => number(Math.exp(head.means.entropy as number));
   return {
     title: "Narrowest and widest",
-    text: `${cap(headName(narrow))} reads most narrowly: its entropy is ${number(narrow.means.entropy)} nats, as if it read ${tokens(narrow)} tokens alike. ${cap(headName(wide))} reads most widely: ${number(wide.means.entropy)} nats, ${tokens(wide)} tokens.`,
+    text:
+      `${cap(headName(narrow))} reads most narrowly: its entropy is ${number(narrow.means.entropy)} nats, ` +
+      `as if it read ${tokens(narrow)} tokens alike. ` +
+      `${cap(headName(wide))} reads most widely: ${number(wide.means.entropy)} nats, ${tokens(wide)} tokens.`,
     heads: [narrow, wide],
   };
 }
@@ -60,10 +65,15 @@ function local({ heads, run }: Lens): Fact | null {
   const order = ranked(heads, head => head.means.distance);
   if (order.length === 0) return null;
   const [far, near] = [order[0], order[order.length - 1]];
-  const recent = near.means.recent === null || run.recent_tokens === null ? "" : `, ${percent(near.means.recent)} of it among the last ${run.recent_tokens}`;
+  const recent =
+    near.means.recent === null || run.recent_tokens === null
+      ? ""
+      : `, ${percent(near.means.recent)} of it among the last ${run.recent_tokens}`;
   return {
     title: "Nearest and farthest",
-    text: `${cap(headName(near))} is the most local: what it reads lies ${number(near.means.distance)} tokens back on average${recent}. ${cap(headName(far))} looks farthest: ${number(far.means.distance)} tokens.`,
+    text:
+      `${cap(headName(near))} is the most local: what it reads lies ${number(near.means.distance)} tokens back on average${recent}. ` +
+      `${cap(headName(far))} looks farthest: ${number(far.means.distance)} tokens.`,
     heads: [near, far],
   };
 }
@@ -128,7 +138,8 @@ function sinks({ heads, run }: Lens): Fact | null {
   const most = order.filter(head => (head.means.sink as number) >= 0.5);
   const best = `${cap(headName(order[0]))} gives the first ${run.first_tokens} tokens ${percent(order[0].means.sink)}.`;
   const text = most.length
-    ? `${most.length} of ${heads.length} heads rest more than half of their mass on the first ${run.first_tokens} tokens, often a way to do nothing. ${best}`
+    ? `${most.length} of ${heads.length} heads rest more than half of their mass on the first ${run.first_tokens} tokens, ` +
+      `often a way to do nothing. ${best}`
     : `No head rests more than half of its mass on the first ${run.first_tokens} tokens. ${best}`;
   return { title: "Sinks", text, heads: (most.length ? most : order).slice(0, 4) };
 }
@@ -138,13 +149,16 @@ function ablation({ heads }: Lens): Fact {
   if (order.length === 0) return { title: "What is needed", text: "Ablation was not measured.", heads: [] };
   const [best, worst] = [order[0], order[order.length - 1]];
   const change = (head: Head): number => head.ablation.zero as number;
-  if (change(best) <= 0) return { title: "What is needed", text: "No head is missed: the loss does not grow without any one of them.", heads: [] };
+  if (change(best) <= 0)
+    return { title: "What is needed", text: "No head is missed: the loss does not grow without any one of them.", heads: [] };
   const idle = order.filter(head => Math.abs(change(head)) < 0.001).length;
   const other = change(worst) < -0.001 ? ` Without ${headName(worst)} it falls by ${number(-change(worst))}.` : "";
   const spare = idle ? ` ${idle} of ${heads.length} heads change it by less than 0.001.` : "";
   return {
     title: "What is needed",
-    text: `Without ${headName(best)} the loss grows by ${number(change(best))} nats a token, more than without any other head.${other}${spare}`,
+    text:
+      `Without ${headName(best)} the loss grows by ${number(change(best))} nats a token, ` +
+      `more than without any other head.${other}${spare}`,
     heads: other ? [best, worst] : [best],
   };
 }
@@ -156,14 +170,16 @@ function clusters({ heads }: Lens): Fact | null {
   const most = Math.max(...sizes.values());
   const alone = [...sizes.values()].filter(size => size === 1).length;
   const lonely = alone === 0 ? "" : alone === 1 ? " One head is like no other." : ` ${alone} heads are like no other.`;
-  const text = `${heads.length} heads fall into ${sizes.size} ${sizes.size === 1 ? "cluster" : "clusters"} that attend alike; the largest holds ${most}.${lonely}`;
+  const kinds = sizes.size === 1 ? "one cluster" : `${sizes.size} clusters`;
+  const text = `${heads.length} heads fall into ${kinds} that attend alike; the largest holds ${most}.${lonely}`;
   return { title: "Heads alike", text, heads: [] };
 }
 
 function logits({ heads }: Lens): Fact | null {
   const best = ranked(heads, head => head.means.max_logit)[0];
   if (!best) return null;
-  const text = `The scores of ${headName(best)} grow largest: a row's largest is ${number(best.means.max_logit)} on average, before the softmax.`;
+  const size = number(best.means.max_logit);
+  const text = `The scores of ${headName(best)} grow largest: a row's largest is ${size} on average, before the softmax.`;
   return { title: "Logits", text, heads: [best] };
 }
 

@@ -33,22 +33,32 @@ export function gallery(lens: Lens, store: Store): HTMLElement {
     const heads = measure ? ranked(lens.heads, measure.of) : lens.heads;
     place.classList.toggle("aligned", order === "layer" && lens.model.heads <= 12);
     const rest = measure ? lens.heads.filter(head => measure.of(head) === null) : [];
-    place.replaceChildren(...[...heads, ...rest].map(head => {
-      const button = buttons[lens.heads.indexOf(head)];
-      button.querySelector(".value")!.textContent = measure ? ` ${brief(measure, measure.of(head))}` : "";
-      return button;
-    }));
+    place.replaceChildren(
+      ...[...heads, ...rest].map(head => {
+        const button = buttons[lens.heads.indexOf(head)];
+        button.querySelector(".value")!.textContent = measure ? ` ${brief(measure, measure.of(head))}` : "";
+        return button;
+      }),
+    );
   };
   arrange();
   store.watch(["log", "hideSinks", "dark"], () => {
     for (const canvas of place.querySelectorAll("canvas")) sight.observe(canvas);
   });
   store.watch(["head"], () => buttons.forEach((button, index) => button.setAttribute("aria-pressed", String(index === store.get("head")))));
-  const orders = [{ value: "layer", text: "layer" }, ...measures(lens).filter(({ of }) => lens.heads.some(head => of(head) !== null)).map(({ key, name }) => ({ value: key, text: name.toLowerCase() }))];
+  const orders = [
+    { value: "layer", text: "layer" },
+    ...measures(lens)
+      .filter(({ of }) => lens.heads.some(head => of(head) !== null))
+      .map(({ key, name }) => ({ value: key, text: name.toLowerCase() })),
+  ];
   return section(
     "gallery",
     title,
-    prose("Rows are the tokens that read, from the top down; columns the tokens that are read, from the left. Colours go from none to the most of each head."),
+    prose(
+      "Rows are the tokens that read, from the top down; columns the tokens that are read, from the left. ",
+      "Colours go from none to the most of each head.",
+    ),
     select("Order by", orders, order, value => ((order = value), arrange())),
     place,
   );
@@ -72,5 +82,11 @@ function draw(canvas: HTMLCanvasElement, lens: Lens, look: Look): void {
   if (!pyramid || !context) return;
   const level = pyramid.level(SIZE / tokens, 1);
   context.imageSmoothingEnabled = level.rows > SIZE;
-  context.drawImage(picture(level, look), 0, 0, (level.columns * level.block * canvas.width) / tokens, (level.rows * level.block * canvas.height) / tokens);
+  context.drawImage(
+    picture(level, look),
+    0,
+    0,
+    (level.columns * level.block * canvas.width) / tokens,
+    (level.rows * level.block * canvas.height) / tokens,
+  );
 }

@@ -75,7 +75,10 @@ export class HeatMap {
     this.margins = width < 420 ? { left: 56, top: 46 } : { left: 76, top: 56 };
     const side = Math.min(width - this.margins.left - 1, 640);
     const ratio = devicePixelRatio || 1;
-    [this.canvas.width, this.canvas.height] = [Math.round((side + this.margins.left + 1) * ratio), Math.round((side + this.margins.top + 1) * ratio)];
+    [this.canvas.width, this.canvas.height] = [
+      Math.round((side + this.margins.left + 1) * ratio),
+      Math.round((side + this.margins.top + 1) * ratio),
+    ];
     this.canvas.style.width = `${side + this.margins.left + 1}px`;
     this.canvas.style.height = `${side + this.margins.top + 1}px`;
     this.view.resize(side, side);
@@ -113,7 +116,17 @@ export class HeatMap {
     const size = block * scale;
     context.imageSmoothingEnabled = false;
     if (this.singles) context.globalAlpha = 0.2;
-    context.drawImage(this.pictures.get(level, this.look), left, top, columns, rows, left * size - x * scale, top * size - y * scale, columns * size, rows * size);
+    context.drawImage(
+      this.pictures.get(level, this.look),
+      left,
+      top,
+      columns,
+      rows,
+      left * size - x * scale,
+      top * size - y * scale,
+      columns * size,
+      rows * size,
+    );
     context.globalAlpha = 1;
   }
 
@@ -157,7 +170,10 @@ export class HeatMap {
     const block = this.singles ? 1 : level.block;
     const [left, top] = [Math.floor(this.cursor.column / block) * block - x, Math.floor(this.cursor.row / block) * block - y];
     const size = block * scale;
-    for (const [colour, out] of [[this.look.dark ? "#000" : "#fff", 2], [this.look.dark ? "#fff" : "#000", 1]] as const) {
+    for (const [colour, out] of [
+      [this.look.dark ? "#000" : "#fff", 2],
+      [this.look.dark ? "#fff" : "#000", 1],
+    ] as const) {
       context.strokeStyle = colour;
       context.lineWidth = out === 2 ? 3 : 1.5;
       context.strokeRect(left * scale - 1, top * scale - 1, size + 2, size + 2);

@@ -145,7 +145,10 @@ function readText(part: Part): Text {
 function readHead(part: Part, model: Model, index: number, tokens: number, top: Maybe): Head {
   const [layer, head] = [Math.floor(index / model.heads), index % model.heads];
   part.object();
-  for (const [name, value] of [["layer", layer], ["head", head]] as const) {
+  for (const [name, value] of [
+    ["layer", layer],
+    ["head", head],
+  ] as const) {
     const given = part.at(name);
     if (!given.absent && given.value !== value) given.wrong(given.shown(), `be ${value}: heads are ordered by layer, then head`);
   }

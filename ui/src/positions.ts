@@ -34,7 +34,16 @@ function lossChart(lens: Lens): HTMLElement {
   if (!values || mean(values) === null) return missing("The loss by position was not measured.");
   const series: Series[] = [{ name: "loss", values, look: "main" }];
   if (binWidth(lens) === 1 && values.length > 12) series.push({ name: "its running mean", values: running(values), look: "other" });
-  return lineChart({ title: "Loss, nats a token", series, band: null, height: 150, width: binWidth(lens), zero: true, bin: binName(lens), value: number });
+  return lineChart({
+    title: "Loss, nats a token",
+    series,
+    band: null,
+    height: 150,
+    width: binWidth(lens),
+    zero: true,
+    bin: binName(lens),
+    value: number,
+  });
 }
 
 function byPosition(lens: Lens, fact: ByPosition, head: number): HTMLElement {

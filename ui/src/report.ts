@@ -23,13 +23,23 @@ try {
 }
 
 function show(lens: Lens): void {
-  const store = new Store({ head: start(lens), measure: "entropy", log: false, hideSinks: false, token: Math.min(lens.texts[0].tokens.length - 1, MIDDLE), dark: false });
+  const store = new Store({
+    head: start(lens),
+    measure: "entropy",
+    log: false,
+    hideSinks: false,
+    token: Math.min(lens.texts[0].tokens.length - 1, MIDDLE),
+    dark: false,
+  });
   const name = lens.model.name ?? "a model";
   document.title = `What ${name} attends to`;
   const theme = themeSwitch(dark => store.set({ dark }));
   const parts = [run(lens), key(lens, store), dashboard(lens, store), positions(lens, store), gallery(lens, store), head(lens, store)];
   const links = parts.map(part => el("a", { href: `#${part.id}` }, part.querySelector("h2")?.textContent ?? ""));
-  main.replaceChildren(el("header", {}, el("h1", {}, document.title), theme, el("nav", { "aria-label": "Parts of the report" }, ...links)), ...parts);
+  main.replaceChildren(
+    el("header", {}, el("h1", {}, document.title), theme, el("nav", { "aria-label": "Parts of the report" }, ...links)),
+    ...parts,
+  );
   store.watch(["head"], () => keep(lens, store.get("head")));
 }
 
@@ -51,16 +61,34 @@ function keep(lens: Lens, index: number): void {
 function key(lens: Lens, store: Store): HTMLElement {
   const entry = (fact: Fact): HTMLElement => {
     const heads = fact.heads.map(one =>
-      el("button", { type: "button", class: "to-head", onclick: () => open(store, lens.heads.indexOf(one)), "aria-label": `Show ${headName(one)}` }, `${one.layer}·${one.head}`),
+      el(
+        "button",
+        { type: "button", class: "to-head", onclick: () => open(store, lens.heads.indexOf(one)), "aria-label": `Show ${headName(one)}` },
+        `${one.layer}·${one.head}`,
+      ),
     );
-    return el("div", { class: "fact" }, el("h3", {}, fact.title), el("p", {}, fact.text), heads.length ? el("p", { class: "to-heads" }, "See ", ...heads) : null);
+    return el(
+      "div",
+      { class: "fact" },
+      el("h3", {}, fact.title),
+      el("p", {}, fact.text),
+      heads.length ? el("p", { class: "to-heads" }, "See ", ...heads) : null,
+    );
   };
-  return section("facts", "Key facts", prose("Layers and heads are counted from 0; 2·5 is layer 2, head 5."), el("div", { class: "facts" }, ...facts(lens).map(entry)));
+  return section(
+    "facts",
+    "Key facts",
+    prose("Layers and heads are counted from 0; 2·5 is layer 2, head 5."),
+    el("div", { class: "facts" }, ...facts(lens).map(entry)),
+  );
 }
 
 /** The error, and nothing else. */
 function failed(message: string): void {
   document.title = "regard: this report cannot be shown";
-  const advice = "The file may be cut short, or be written by another version of regard. Make it again with `regard inspect --out report.html`.";
-  main.replaceChildren(el("div", { role: "alert", class: "error" }, el("h1", {}, "This report cannot be shown"), el("p", {}, message), el("p", {}, advice)));
+  const advice =
+    "The file may be cut short, or be written by another version of regard. Make it again with `regard inspect --out report.html`.";
+  main.replaceChildren(
+    el("div", { role: "alert", class: "error" }, el("h1", {}, "This report cannot be shown"), el("p", {}, message), el("p", {}, advice)),
+  );
 }

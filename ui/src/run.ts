@@ -28,12 +28,16 @@ export function run(lens: Lens): HTMLElement {
     ...texts.slice(0, 1).map(excerpt),
     texts.length > 1 ? table(texts) : null,
     prose(
-      "For each head and each token, attention is a set of weights that sum to one: the shares in which the head mixes what earlier tokens offer. ",
+      "For each head and each token, attention is a set of weights that sum to one: ",
+      "the shares in which the head mixes what earlier tokens offer. ",
       "The facts below are computed from all of those weights, inside the kernel that computes the attention itself. ",
       el("strong", {}, "Weights are not an explanation:"),
-      " they say what was read, not what for, nor whether the prediction depends on it. Whether a head is needed is told by leaving it out (ablation).",
+      " they say what was read, not what for, nor whether the prediction depends on it. ",
+      "Whether a head is needed is told by leaving it out (ablation).",
     ),
-    run.labels.length ? el("ul", { class: "labels", "aria-label": "Sampled or approximate" }, ...run.labels.map(label => el("li", {}, label))) : null,
+    run.labels.length
+      ? el("ul", { class: "labels", "aria-label": "Sampled or approximate" }, ...run.labels.map(label => el("li", {}, label)))
+      : null,
   );
 }
 
@@ -61,7 +65,12 @@ function table(texts: readonly Text[]): HTMLElement {
   return el(
     "div",
     {},
-    el("table", { class: "texts" }, el("thead", {}, el("tr", {}, ...["Text", "Tokens", "Loss, nats a token"].map(name => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows)),
+    el(
+      "table",
+      { class: "texts" },
+      el("thead", {}, el("tr", {}, ...["Text", "Tokens", "Loss, nats a token"].map(name => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...rows),
+    ),
     left > 0 ? missing(`${whole(left)} more texts count in all means and are not listed.`) : null,
     prose("Means over rows are over all texts. Maps, positions and tokens are those of the first."),
   );

@@ -55,7 +55,12 @@ export function mass(value: number): string {
 
 /** 1.2 M */
 export function short(value: number): string {
-  for (const [size, unit] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e4, "k"]] as const) {
+  for (const [size, unit] of [
+    [1e12, "T"],
+    [1e9, "B"],
+    [1e6, "M"],
+    [1e4, "k"],
+  ] as const) {
     if (value >= size) return `${number(value / (unit === "k" ? 1e3 : size))} ${unit}`;
   }
   return whole(value);

@@ -20,10 +20,22 @@ const both = el("button", { type: "button", hidden: true, onclick: () => panes.f
 panes[1].element.hidden = true;
 
 main.replaceChildren(
-  el("header", {}, el("h1", {}, "regard ", name), themeSwitch(() => {})),
+  el(
+    "header",
+    {},
+    el("h1", {}, "regard ", name),
+    themeSwitch(() => {}),
+  ),
   notice,
-  el("div", { class: "controls settings" }, mode, numberField("Tokens", 1, 100_000, 1, 200, value => (settings.tokens = value ?? 200)),
-    numberField("Temperature", 0, 2, 0.1, null, value => (settings.temperature = value)), toggle("two prompts side by side", false, beside), both),
+  el(
+    "div",
+    { class: "controls settings" },
+    mode,
+    numberField("Tokens", 1, 100_000, 1, 200, value => (settings.tokens = value ?? 200)),
+    numberField("Temperature", 0, 2, 0.1, null, value => (settings.temperature = value)),
+    toggle("two prompts side by side", false, beside),
+    both,
+  ),
   el("div", { class: "panes" }, ...panes.map(pane => pane.element)),
   engine(),
 );
@@ -45,9 +57,15 @@ async function know(): Promise<void> {
     notice.textContent = (error as Error).message;
     return;
   }
-  const chats = await post("/tokenize", { messages: [{ role: "user", content: "a" }] }).then(() => true, () => false);
+  const chats = await post("/tokenize", { messages: [{ role: "user", content: "a" }] }).then(
+    () => true,
+    () => false,
+  );
   if (!chats) return;
-  const options = [{ value: "chat", text: "chat" }, { value: "text", text: "continue a text" }];
+  const options = [
+    { value: "chat", text: "chat" },
+    { value: "text", text: "continue a text" },
+  ];
   const choose = (value: string): void => {
     settings.chat = value === "chat";
     for (const pane of panes) (pane.clear(), pane.change());
@@ -57,8 +75,23 @@ async function know(): Promise<void> {
 }
 
 /** A number, or null when the field is empty or holds none. */
-function numberField(label: string, min: number, max: number, step: number, value: number | null, change: (value: number | null) => void): HTMLElement {
-  const field = el("input", { type: "number", id: `field-${label}`, min, max, step, value, placeholder: value === null ? "the model's" : null,
-    oninput: () => change(Number.isFinite(field.valueAsNumber) ? field.valueAsNumber : null) });
+function numberField(
+  label: string,
+  min: number,
+  max: number,
+  step: number,
+  value: number | null,
+  change: (value: number | null) => void,
+): HTMLElement {
+  const field = el("input", {
+    type: "number",
+    id: `field-${label}`,
+    min,
+    max,
+    step,
+    value,
+    placeholder: value === null ? "the model's" : null,
+    oninput: () => change(Number.isFinite(field.valueAsNumber) ? field.valueAsNumber : null),
+  });
   return el("span", { class: "choice" }, el("label", { for: field.id }, label), field);
 }

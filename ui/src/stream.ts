@@ -37,7 +37,12 @@ export async function ask(route: string, body: object, signal: AbortSignal, say:
   const streamed = { ...body, stream: true, stream_options: { include_usage: true } };
   const response = await post(route, streamed, signal);
   const ending: Ending = { reason: null, promptTokens: null, tokens: null };
-  const [events, reader] = [new Events(), (response.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>).getReader()];
+  const [events, reader] = [
+    new Events(),
+    (response.body as ReadableStream<Uint8Array>)
+      .pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)
+      .getReader(),
+  ];
   for (;;) {
     const { value, done } = await reader.read().catch(error => {
       throw signal.aborted ? error : new Error("The connection broke before the answer was whole.");

@@ -16,12 +16,25 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
   const { tokens } = lens.texts[0];
   const title = el("h3", {}, "What a token reads");
   if (tokens.length > MOST) {
-    const text = `This text has ${whole(tokens.length)} tokens. Weights of single tokens are kept for short texts only (2,048 tokens); the heat map shows which parts read which.`;
+    const text =
+      `This text has ${whole(tokens.length)} tokens. Weights of single tokens are kept for short texts only (2,048 tokens); ` +
+      "the heat map shows which parts read which.";
     return el("div", { class: "token-view" }, title, missing(text));
   }
-  const words = tokens.map((token, index) => el("span", { role: "option", id: `token-${index}`, "aria-label": `token ${index}, ${shown(token)}` }, token.endsWith("\n") ? `⏎${token}` : token));
+  const words = tokens.map((token, index) =>
+    el(
+      "span",
+      { role: "option", id: `token-${index}`, "aria-label": `token ${index}, ${shown(token)}` },
+      token.endsWith("\n") ? `⏎${token}` : token,
+    ),
+  );
   const lines = svg("svg", { class: "lines", "aria-hidden": "true" });
-  const text = el("div", { class: "tokens", role: "listbox", tabindex: 0, "aria-label": "Tokens of the text. Left and right keys choose one." }, ...words, lines);
+  const text = el(
+    "div",
+    { class: "tokens", role: "listbox", tabindex: 0, "aria-label": "Tokens of the text. Left and right keys choose one." },
+    ...words,
+    lines,
+  );
   const list = el("div", { class: "reading", "aria-live": "polite" });
   let [direction, joined] = ["reads", true];
   const update = (): void => {
@@ -41,12 +54,20 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
     if (index >= 0) store.set({ token: index });
   });
   keys(text, words, store);
-  const choices = [{ value: "reads", text: "what the token reads" }, { value: "read", text: "who reads the token" }];
+  const choices = [
+    { value: "reads", text: "what the token reads" },
+    { value: "read", text: "who reads the token" },
+  ];
   return el(
     "div",
     { class: "token-view" },
     title,
-    el("div", { class: "controls" }, select("Show", choices, direction, value => ((direction = value), update())), toggle("lines", joined, on => ((joined = on), update()))),
+    el(
+      "div",
+      { class: "controls" },
+      select("Show", choices, direction, value => ((direction = value), update())),
+      toggle("lines", joined, on => ((joined = on), update())),
+    ),
     el("div", { class: "token-columns" }, text, list),
   );
 }
@@ -66,11 +87,17 @@ function join(lines: SVGElement, text: HTMLElement, from: HTMLElement, to: [HTML
   lines.setAttribute("height", String(text.scrollHeight));
   const middle = (word: HTMLElement): [number, number] => [word.offsetLeft + word.offsetWidth / 2, word.offsetTop + 2];
   const [x, y] = middle(from);
-  const curves = to.filter(([word, weight]) => word !== from && weight > 0.005).map(([word, weight]) => {
-    const [u, v] = middle(word);
-    const rise = Math.min(y, v) - Math.min(26, 6 + Math.abs(u - x) / 8);
-    return svg("path", { d: `M${x} ${y}C${x} ${rise} ${u} ${rise} ${u} ${v}`, "stroke-width": 0.75 + 4 * weight, opacity: 0.3 + 0.6 * weight });
-  });
+  const curves = to
+    .filter(([word, weight]) => word !== from && weight > 0.005)
+    .map(([word, weight]) => {
+      const [u, v] = middle(word);
+      const rise = Math.min(y, v) - Math.min(26, 6 + Math.abs(u - x) / 8);
+      return svg("path", {
+        d: `M${x} ${y}C${x} ${rise} ${u} ${rise} ${u} ${v}`,
+        "stroke-width": 0.75 + 4 * weight,
+        opacity: 0.3 + 0.6 * weight,
+      });
+    });
   lines.replaceChildren(...curves);
 }
 
@@ -83,21 +110,34 @@ function say(lens: Lens, token: number, direction: string, reading: Reading | nu
   const verb = direction === "reads" ? "reads, by" : "is read, by";
   if (reading.weights.length === 0) return [el("p", {}, `${name} ${verb} ${head}: nothing that is among the largest weights.${surprise}`)];
   const rest = 1 - reading.weights.reduce((sum, [, weight]) => sum + weight, 0);
-  const listed = reading.weights.slice(0, 12).map(([at, weight]) =>
-    el(
-      "li",
-      {},
-      el("span", { class: "word" }, shown(tokens[at])),
-      el("span", { class: "at" }, whole(at)),
-      el("span", { class: "weight", style: `--share:${Math.min(1, weight)}` }, percent(weight)),
-    ),
-  );
+  const listed = reading.weights
+    .slice(0, 12)
+    .map(([at, weight]) =>
+      el(
+        "li",
+        {},
+        el("span", { class: "word" }, shown(tokens[at])),
+        el("span", { class: "at" }, whole(at)),
+        el("span", { class: "weight", style: `--share:${Math.min(1, weight)}` }, percent(weight)),
+      ),
+    );
   const more = reading.weights.length - listed.length;
-  const tail = direction === "reads" ? (rest > 0.005 ? `All other tokens together: ${percent(rest)}.` : "") : more > 0 ? `And ${whole(more)} more.` : "";
+  const tail =
+    direction === "reads"
+      ? rest > 0.005
+        ? `All other tokens together: ${percent(rest)}.`
+        : ""
+      : more > 0
+        ? `And ${whole(more)} more.`
+        : "";
   return [
     el("p", {}, `${name} ${verb} ${head}:`),
     el("ol", {}, ...listed),
-    el("p", { class: "note" }, `${tail}${surprise}${reading.exact ? "" : " Weights are about right: this report holds them in 255 steps."}`),
+    el(
+      "p",
+      { class: "note" },
+      `${tail}${surprise}${reading.exact ? "" : " Weights are about right: this report holds them in 255 steps."}`,
+    ),
   ];
 }
 
@@ -105,7 +145,14 @@ function keys(text: HTMLElement, words: HTMLElement[], store: Store): void {
   text.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const here = store.get("token");
-    const to = { ArrowLeft: here - 1, ArrowRight: here + 1, ArrowUp: above(words, here, -1), ArrowDown: above(words, here, 1), Home: 0, End: words.length - 1 }[event.key];
+    const to = {
+      ArrowLeft: here - 1,
+      ArrowRight: here + 1,
+      ArrowUp: above(words, here, -1),
+      ArrowDown: above(words, here, 1),
+      Home: 0,
+      End: words.length - 1,
+    }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     const token = Math.min(words.length - 1, Math.max(0, to));

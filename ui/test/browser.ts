@@ -7,7 +7,15 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { chromium, type Browser, type BrowserContextOptions, type Page } from "playwright-core";
 
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 
 /** Debian's Chromium, or the one that CHROMIUM names. */
 export function launch(): Promise<Browser> {
@@ -23,7 +31,10 @@ export async function report(data: string): Promise<string> {
   const page = await readFile("dist/report.html", "utf8");
   if (page.split(PLACE).length !== 2) throw new Error("dist/report.html has not exactly one place for data");
   const file = join(await mkdtemp(join(tmpdir(), "regard-ui-")), "report.html");
-  await writeFile(file, page.replace(PLACE, () => PLACE.replace("null", () => data.replaceAll("<", "\\u003c"))));
+  await writeFile(
+    file,
+    page.replace(PLACE, () => PLACE.replace("null", () => data.replaceAll("<", "\\u003c"))),
+  );
   return pathToFileURL(resolve(file)).href;
 }
 
@@ -41,7 +52,10 @@ export async function open(browser: Browser, url: string, options: BrowserContex
   const problems: string[] = [];
   page.on("console", message => ["error", "warning"].includes(message.type()) && problems.push(message.text()));
   page.on("pageerror", error => problems.push(String(error)));
-  page.on("request", request => request.url().startsWith(home) || request.url().startsWith("data:") || problems.push(`asked for ${request.url()}`));
+  page.on(
+    "request",
+    request => request.url().startsWith(home) || request.url().startsWith("data:") || problems.push(`asked for ${request.url()}`),
+  );
   await page.goto(url);
   return { page, problems };
 }

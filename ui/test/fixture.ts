@@ -10,8 +10,10 @@ const FIRST = 4;
 const RECENT = 32;
 
 export const TOKENS = (
-  "Once| upon| a| time| there| lived| an| old| fox| and| a| young| crow|.| The| old| fox| had| a| piece| of| cheese|,| and| the| young| crow| had| none|.|\n|" +
-  "“|Give| me| the| cheese|,|”| said| the| young| crow|,| “|and| I| will| sing|.|”| The| old| fox| laughed|,| for| no| crow| could| sing|,| and| the| old| fox| ate| the| cheese|."
+  "Once| upon| a| time| there| lived| an| old| fox| and| a| young| crow|.| The| old| fox| had| a| piece| of| cheese|,|" +
+  " and| the| young| crow| had| none|.|\n|" +
+  "“|Give| me| the| cheese|,|”| said| the| young| crow|,| “|and| I| will| sing|.|”|" +
+  " The| old| fox| laughed|,| for| no| crow| could| sing|,| and| the| old| fox| ate| the| cheese|."
 ).split("|");
 
 /** Weights of one head, query by key, each row summing to one. */
@@ -121,20 +123,33 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
   const facts = rows(weights, n);
   const [next, pattern] = [random(500 + index), (index * 5 + Math.floor(index / HEADS)) % PATTERNS.length];
   const on = (keep: (q: number, k: number) => boolean, from: number): number =>
-    mean(Array.from({ length: n - from }, (_, i) => weights.subarray((i + from) * n, (i + from + 1) * n).reduce((sum, p, k) => sum + (keep(i + from, k) ? p : 0), 0)));
+    mean(
+      Array.from({ length: n - from }, (_, i) =>
+        weights.subarray((i + from) * n, (i + from + 1) * n).reduce((sum, p, k) => sum + (keep(i + from, k) ? p : 0), 0),
+      ),
+    );
   const distances = Array.from({ length: log2(n - 1) + 1 }, () => 0);
   weights.forEach((p, at) => p > 0 && (distances[log2(Math.floor(at / n) - (at % n))] += p / n));
   return {
     layer: Math.floor(index / HEADS),
     head: index % HEADS,
     means: {
-      entropy: mean(facts.entropy), max_weight: mean(facts.max_weight), sink: mean(facts.sink), self: mean(facts.self),
-      recent: mean(facts.recent), distance: mean(facts.distance), max_logit: 2 + 9 * next(), lse: 3 + 4 * next(),
+      entropy: mean(facts.entropy),
+      max_weight: mean(facts.max_weight),
+      sink: mean(facts.sink),
+      self: mean(facts.self),
+      recent: mean(facts.recent),
+      distance: mean(facts.distance),
+      max_logit: 2 + 9 * next(),
+      lse: 3 + 4 * next(),
     },
     scores: {
-      previous: on((q, k) => k === q - 1, 1), first: on((_, k) => k === 0, 1), local: on((q, k) => q - k < 8, 1),
+      previous: on((q, k) => k === q - 1, 1),
+      first: on((_, k) => k === 0, 1),
+      local: on((q, k) => q - k < 8, 1),
       duplicate: on((q, k) => k < q && tokens[k] === tokens[q], 1),
-      induction: pattern === 4 ? 0.55 + 0.3 * next() : 0.1 * next(), retrieval: null,
+      induction: pattern === 4 ? 0.55 + 0.3 * next() : 0.1 * next(),
+      retrieval: null,
     },
     cluster: pattern,
     ablation: { zero: 0.06 * next() ** 3 - 0.004 * next(), mean: 0.03 * next() ** 3 - 0.002 * next() },
@@ -151,15 +166,44 @@ export function small(tokens: readonly string[] = TOKENS, layers = LAYERS): Fixt
   const weights = Array.from({ length: layers * HEADS }, (_, index) => attend(tokens, index));
   const next = random(9);
   const loss = tokens.map((_, at) => (at === 0 ? null : 0.3 + 4.5 * next() ** 2 * (1.4 - at / tokens.length)));
-  return { lens: lens(tokens, loss, weights.map((each, index) => head(tokens, index, each)), 1), weights };
+  return {
+    lens: lens(
+      tokens,
+      loss,
+      weights.map((each, index) => head(tokens, index, each)),
+      1,
+    ),
+    weights,
+  };
 }
 
 function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[], width: number): Lens {
   const there = loss.map(value => value ?? (loss[1] as number));
-  const all = { ...({ format: FORMAT } as object), model: { name: "fixture", type: "llama", layers: heads.length / HEADS, heads: HEADS, kv_heads: 4, head_dim: 32, context: 131072, parameters: 3_400_000 } };
+  const all = {
+    ...({ format: FORMAT } as object),
+    model: {
+      name: "fixture",
+      type: "llama",
+      layers: heads.length / HEADS,
+      heads: HEADS,
+      kv_heads: 4,
+      head_dim: 32,
+      context: 131072,
+      parameters: 3_400_000,
+    },
+  };
   return {
     ...all,
-    run: { kernel: "f32 avx512", seconds: 0.42, texts: 1, tokens: tokens.length, first_tokens: FIRST, recent_tokens: RECENT, top: TOP, labels: ["Induction is measured on 4 random sequences of 64 tokens, each said twice."] },
+    run: {
+      kernel: "f32 avx512",
+      seconds: 0.42,
+      texts: 1,
+      tokens: tokens.length,
+      first_tokens: FIRST,
+      recent_tokens: RECENT,
+      top: TOP,
+      labels: ["Induction is measured on 4 random sequences of 64 tokens, each said twice."],
+    },
     texts: [{ name: "The fox and the crow", tokens: [...tokens], loss }],
     heads,
     bins: { count: Math.ceil(tokens.length / width), width },
@@ -185,8 +229,21 @@ export function long(): Lens {
       row.forEach((value, k) => (cells[q * size + k] = value / sum));
     }
     const along = Array.from({ length: size }, (_, i) => 1 + Math.log1p(i * (1 + (index % 8))) + 0.2 * next());
-    const by_position = { entropy: along, sink: along.map(v => 1 / (1 + v)), recent: along.map(v => 1 / v), distance: along.map(v => 50 * v), max_weight: null };
-    return { ...short, by_position, received: along.map(v => 1 / (1 + v)), distances: Array.from({ length: 18 }, () => 1 / 18), maps: maps(cells, LONG, LONG_BLOCK), top: null };
+    const by_position = {
+      entropy: along,
+      sink: along.map(v => 1 / (1 + v)),
+      recent: along.map(v => 1 / v),
+      distance: along.map(v => 50 * v),
+      max_weight: null,
+    };
+    return {
+      ...short,
+      by_position,
+      received: along.map(v => 1 / (1 + v)),
+      distances: Array.from({ length: 18 }, () => 1 / 18),
+      maps: maps(cells, LONG, LONG_BLOCK),
+      top: null,
+    };
   });
   return lens(tokens, loss, heads, LONG_BLOCK);
 }

@@ -17,7 +17,12 @@ for (const [name, colorScheme, width, height, part] of [
   ["laptop-dark", "dark", 1280, 860, "#head"],
   ["phone", "light", 390, 844, ".map-view"],
 ] as const) {
-  const { page } = await open(browser, file ? url : url + "#L4H0", { colorScheme, viewport: { width, height }, hasTouch: name === "phone", reducedMotion: "reduce" });
+  const { page } = await open(browser, file ? url : url + "#L4H0", {
+    colorScheme,
+    viewport: { width, height },
+    hasTouch: name === "phone",
+    reducedMotion: "reduce",
+  });
   if (process.env.FULL) await page.screenshot({ path: `${OUT}/${name}-full.png`, fullPage: true });
   await page.locator(part).evaluate(element => element.scrollIntoView());
   await page.waitForTimeout(300);

@@ -19,7 +19,8 @@ export async function close(): Promise<void> {
 }
 
 /** How many times the heat map was drawn. */
-export const drawn = (page: Page): Promise<number> => page.locator("canvas.map").evaluate(canvas => Number((canvas as HTMLCanvasElement).dataset.drawn ?? 0));
+export const drawn = (page: Page): Promise<number> =>
+  page.locator("canvas.map").evaluate(canvas => Number((canvas as HTMLCanvasElement).dataset.drawn ?? 0));
 
 /** Does something, and waits until the heat map was drawn after it. */
 export async function redrawn(page: Page, act: () => Promise<unknown>): Promise<void> {
@@ -45,7 +46,8 @@ export function pixels(page: Page, places: [number, number][]): Promise<[number,
 }
 
 /** Side of the heat map's square, in CSS pixels. */
-export const side = (page: Page): Promise<number> => page.locator("canvas.map").evaluate((canvas, left) => Number.parseFloat((canvas as HTMLElement).style.width) - left - 1, LEFT);
+export const side = (page: Page): Promise<number> =>
+  page.locator("canvas.map").evaluate((canvas, left) => Number.parseFloat((canvas as HTMLElement).style.width) - left - 1, LEFT);
 
 export const readout = (page: Page): Promise<string> => page.locator(".map-view .readout").innerText();
 

@@ -14,22 +14,53 @@ test("what was not measured is said in words, not drawn", async () => {
     model: { layers: 6, heads: 8 },
     run: null,
     texts: [{ tokens: lens.texts[0].tokens }],
-    heads: lens.heads.map(({ layer, head }) => ({ layer, head, means: null, scores: null, cluster: null, ablation: null, distances: null, by_position: null, received: null, top: null })),
+    heads: lens.heads.map(({ layer, head }) => ({
+      layer,
+      head,
+      means: null,
+      scores: null,
+      cluster: null,
+      ablation: null,
+      distances: null,
+      by_position: null,
+      received: null,
+      top: null,
+    })),
     bins: null,
     position_loss: null,
   };
   const { page, problems } = await open(bare);
   const text = await page.locator("main").innerText();
-  for (const said of ["The loss was not measured.", "Ablation was not measured.", "Entropy: not measured in this run.", "Nothing was measured by position.",
-    "This report holds no heat maps.", "This report holds no heat map of this head.", "How far it reads was not measured.",
-    "How much each token is read was not measured.", "What single tokens read is not in this report."]) assert.ok(text.includes(said), said);
+  for (const said of [
+    "The loss was not measured.",
+    "Ablation was not measured.",
+    "Entropy: not measured in this run.",
+    "Nothing was measured by position.",
+    "This report holds no heat maps.",
+    "This report holds no heat map of this head.",
+    "How far it reads was not measured.",
+    "How much each token is read was not measured.",
+    "What single tokens read is not in this report.",
+  ])
+    assert.ok(text.includes(said), said);
   assert.ok(!/undefined|NaN|null/.test(text), text);
   assert.equal(await page.locator("canvas.map").isVisible(), false);
   assert.deepEqual(problems, []);
 });
 
 test("some heads without some parts", async () => {
-  const heads = lens.heads.map((head, at) => (at % 2 ? head : { ...head, maps: null, top: null, received: null, means: { ...head.means, entropy: null }, by_position: { ...head.by_position, entropy: null } }));
+  const heads = lens.heads.map((head, at) =>
+    at % 2
+      ? head
+      : {
+          ...head,
+          maps: null,
+          top: null,
+          received: null,
+          means: { ...head.means, entropy: null },
+          by_position: { ...head.by_position, entropy: null },
+        },
+  );
   const { page, problems } = await open({ ...lens, heads, position_loss: null }, "#L0H0");
   assert.ok(await page.getByText("This report holds no heat map of this head.").isVisible());
   assert.ok(await page.getByText("The loss by position was not measured.").isVisible());
@@ -57,9 +88,21 @@ test("broken data shows the error and nothing else", async () => {
 });
 
 test("tokens and names are text, whatever they say", async () => {
-  const evil = ["</script><script>window.evil=1</script>", "<img src=x onerror=window.evil=2>", "\u2028", "$&", "<!--", ...lens.texts[0].tokens.slice(5)];
+  const evil = [
+    "</script><script>window.evil=1</script>",
+    "<img src=x onerror=window.evil=2>",
+    "\u2028",
+    "$&",
+    "<!--",
+    ...lens.texts[0].tokens.slice(5),
+  ];
   const labels = ["</script><b>bold</b>"];
-  const { page, problems } = await open({ ...lens, model: { ...lens.model, name: "<i>m</i>$'" }, run: { ...lens.run, labels }, texts: [{ ...lens.texts[0], tokens: evil }] });
+  const { page, problems } = await open({
+    ...lens,
+    model: { ...lens.model, name: "<i>m</i>$'" },
+    run: { ...lens.run, labels },
+    texts: [{ ...lens.texts[0], tokens: evil }],
+  });
   assert.equal(await page.evaluate(() => (window as { evil?: number }).evil), undefined);
   assert.equal(await page.locator("main img, main b, main i").count(), 0);
   assert.equal(await page.title(), "What <i>m</i>$' attends to");
@@ -77,8 +120,15 @@ test("several texts are listed, and the first is shown", async () => {
 
 test("many heads stay inside the page", async () => {
   const [layers, heads] = [40, 40];
-  const all = Array.from({ length: layers * heads }, (_, i) => ({ ...lens.heads[i % 48], layer: Math.floor(i / heads), head: i % heads, top: null }));
-  const { page, problems } = await open({ ...lens, model: { ...lens.model, layers, heads }, heads: all }, "", { viewport: { width: 390, height: 844 } });
+  const all = Array.from({ length: layers * heads }, (_, i) => ({
+    ...lens.heads[i % 48],
+    layer: Math.floor(i / heads),
+    head: i % heads,
+    top: null,
+  }));
+  const { page, problems } = await open({ ...lens, model: { ...lens.model, layers, heads }, heads: all }, "", {
+    viewport: { width: 390, height: 844 },
+  });
   assert.equal(await page.getByRole("gridcell").count(), 1600);
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
   assert.deepEqual(problems, []);
@@ -114,9 +164,15 @@ test("100,000 tokens: it pans at thirty frames a second", async t => {
   );
   const frames = await drawn(page);
   await page.mouse.up();
-  const gaps = times.slice(1).map((time, i) => time - times[i]).sort((a, b) => a - b);
+  const gaps = times
+    .slice(1)
+    .map((time, i) => time - times[i])
+    .sort((a, b) => a - b);
   const at = (share: number): number => gaps[Math.floor(share * (gaps.length - 1))];
-  t.diagnostic(`panning: ${frames - before} pictures in ${gaps.length} frames; milliseconds a frame: median ${at(0.5).toFixed(1)}, 95 of 100 within ${at(0.95).toFixed(1)}, worst ${at(1).toFixed(1)}`);
+  t.diagnostic(
+    `panning: ${frames - before} pictures in ${gaps.length} frames; milliseconds a frame: ` +
+      `median ${at(0.5).toFixed(1)}, 95 of 100 within ${at(0.95).toFixed(1)}, worst ${at(1).toFixed(1)}`,
+  );
   assert.ok(frames - before >= 140 && at(0.5) < 1000 / 30, `median ${at(0.5)} ms, ${frames - before} pictures`);
   assert.deepEqual(problems, []);
 });

@@ -13,7 +13,10 @@ after(close);
 
 /** The middle of each cell of the first `count` rows and columns, at so many pixels a token. */
 const middles = (scale: number, count: number): [number, number][] =>
-  Array.from({ length: count * count }, (_, at) => [Math.floor(((at % count) + 0.5) * scale), Math.floor((Math.floor(at / count) + 0.5) * scale)]);
+  Array.from({ length: count * count }, (_, at) => [
+    Math.floor(((at % count) + 0.5) * scale),
+    Math.floor((Math.floor(at / count) + 0.5) * scale),
+  ]);
 
 test("every cell is as dark as its weight, from nothing to the most", async () => {
   const { page, problems } = await open(lens, "#L4H0");
@@ -100,7 +103,14 @@ test("dragging moves it, and a click chooses the row's token", async () => {
   assert.deepEqual(await cell(), from, "what was taken stays under the pointer");
   const most = Math.max(...weights[32]);
   const [paper, full] = [lightness(sequential(0, false)), lightness(sequential(1, false))];
-  for (const [dx, dy] of [[401, 361], [120, 500], [40, 300], [500, 520], [250, 90], [330, 420]] as [number, number][]) {
+  for (const [dx, dy] of [
+    [401, 361],
+    [120, 500],
+    [40, 300],
+    [500, 520],
+    [250, 90],
+    [330, 420],
+  ] as [number, number][]) {
     await redrawn(page, () => page.mouse.move(x + dx, y + dy));
     const [row, key] = await cell();
     const expected = paper + (full - paper) * (weights[32][row * tokens + key] / most);
@@ -130,7 +140,15 @@ test("two fingers zoom it", async () => {
   const { x, y } = await corner(page);
   const touch = await page.context().newCDPSession(page);
   const fingers = (type: "touchStart" | "touchMove" | "touchEnd", apart: number): Promise<unknown> =>
-    touch.send("Input.dispatchTouchEvent", { type, touchPoints: apart ? [{ x: x + 300 - apart, y: y + 300, id: 0 }, { x: x + 300 + apart, y: y + 300, id: 1 }] : [] });
+    touch.send("Input.dispatchTouchEvent", {
+      type,
+      touchPoints: apart
+        ? [
+            { x: x + 300 - apart, y: y + 300, id: 0 },
+            { x: x + 300 + apart, y: y + 300, id: 1 },
+          ]
+        : [],
+    });
   await fingers("touchStart", 40);
   for (let apart = 50; apart <= 160; apart += 10) await fingers("touchMove", apart);
   await fingers("touchEnd", 0);
@@ -142,14 +160,20 @@ test("two fingers zoom it", async () => {
 });
 
 test("a text longer than its finest map: coarse cells from afar, single weights from near", async () => {
-  const many = small(Array.from({ length: 345 }, (_, at) => TOKENS[at % TOKENS.length]), 1);
+  const many = small(
+    Array.from({ length: 345 }, (_, at) => TOKENS[at % TOKENS.length]),
+    1,
+  );
   const { page, problems } = await open(many.lens, "#L0H0", { viewport: { width: 700, height: 860 } });
   const map = page.locator("canvas.map");
   assert.equal(await map.getAttribute("data-block"), "2");
   for (let i = 0; i < 5; i++) await redrawn(page, () => page.getByRole("button", { name: "Zoom in" }).click());
   await redrawn(page, async () => (await corner(page), page.mouse.move(300, 300)));
   assert.match(await readout(page), /^Tokens? \d+/);
-  assert.match(await page.locator(".map-view .legend").innerText(), /a cell is 2 × 2 tokens; over them, the largest weights of single tokens/);
+  assert.match(
+    await page.locator(".map-view .legend").innerText(),
+    /a cell is 2 × 2 tokens; over them, the largest weights of single tokens/,
+  );
   await redrawn(page, () => page.getByRole("button", { name: "Show all" }).click());
   await page.setViewportSize({ width: 390, height: 800 });
   await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.block === "4");

@@ -13,7 +13,14 @@ after(close);
 test("it loads without a complaint or a request, and has all its parts", async () => {
   const { page, problems } = await open(lens);
   assert.equal(await page.title(), "What fixture attends to");
-  assert.deepEqual(await page.locator("h2").allInnerTexts(), ["What was run", "Key facts", "Heads at a glance", "Along the text", "Every head", "One head"]);
+  assert.deepEqual(await page.locator("h2").allInnerTexts(), [
+    "What was run",
+    "Key facts",
+    "Heads at a glance",
+    "Along the text",
+    "Every head",
+    "One head",
+  ]);
   assert.match(await page.locator("#run").innerText(), /Weights are not an explanation/);
   assert.equal(await page.locator(".gallery canvas").count(), 48);
   assert.ok((await page.locator(".plot svg path.line").count()) >= 5);
@@ -25,10 +32,16 @@ test("the dashboard shows each head's value of the measure that is chosen", asyn
   const cells = page.getByRole("gridcell");
   const labels = (): Promise<(string | null)[]> => cells.evaluateAll(all => all.map(cell => cell.getAttribute("aria-label")));
   const entropy = (of: Float64Array): number => -of.reduce((sum, p) => sum + (p > 0 ? p * Math.log(p) : 0), 0) / tokens;
-  assert.deepEqual(await labels(), weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: entropy ${number(entropy(each))} nats`));
+  assert.deepEqual(
+    await labels(),
+    weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: entropy ${number(entropy(each))} nats`),
+  );
   await page.getByLabel("Colour by").selectOption({ label: "Self mass" });
   const self = (of: Float64Array): number => Array.from({ length: tokens }, (_, q) => of[q * tokens + q]).reduce((a, b) => a + b) / tokens;
-  assert.deepEqual(await labels(), weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: self mass ${percent(self(each))}`));
+  assert.deepEqual(
+    await labels(),
+    weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: self mass ${percent(self(each))}`),
+  );
   const colours = await cells.evaluateAll(all => new Set(all.map(cell => (cell as HTMLElement).style.background)).size);
   assert.ok(colours > 20);
   await page.getByLabel("Colour by").selectOption({ label: "Retrieval" });
@@ -39,7 +52,8 @@ test("the dashboard shows each head's value of the measure that is chosen", asyn
 
 test("heads are chosen in the dashboard, the gallery, the facts and the choices, and the address keeps it", async () => {
   const { page, problems } = await open(lens, "#L3H2");
-  const chosen = async (): Promise<string> => `${await page.getByLabel("Layer", { exact: true }).inputValue()} ${await page.getByLabel("Head", { exact: true }).inputValue()}`;
+  const chosen = async (): Promise<string> =>
+    `${await page.getByLabel("Layer", { exact: true }).inputValue()} ${await page.getByLabel("Head", { exact: true }).inputValue()}`;
   assert.equal(await chosen(), "3 2");
   await redrawn(page, () => page.getByRole("gridcell").nth(13).click());
   assert.equal(await chosen(), "1 5");
@@ -105,7 +119,8 @@ test("a token shows what it read, by click and by key", async () => {
 
 test("light and dark follow the system, until the reader chooses", async () => {
   const { page, problems } = await open(lens, "", { colorScheme: "dark" });
-  const paper = (colour: string): Promise<unknown> => page.waitForFunction(is => getComputedStyle(document.body).backgroundColor === is, colour);
+  const paper = (colour: string): Promise<unknown> =>
+    page.waitForFunction(is => getComputedStyle(document.body).backgroundColor === is, colour);
   const [light, dark] = ["rgb(253, 253, 251)", "rgb(22, 24, 27)"];
   await paper(dark);
   await page.getByRole("radio", { name: "Light" }).check();

@@ -13,7 +13,10 @@ after(async () => {
   for (const mock of mocks) await mock.close();
 });
 
-async function open(manner: Partial<Manner> = {}, options: BrowserContextOptions = {}): Promise<{ page: Page; mock: Mock; problems: string[] }> {
+async function open(
+  manner: Partial<Manner> = {},
+  options: BrowserContextOptions = {},
+): Promise<{ page: Page; mock: Mock; problems: string[] }> {
   const mock = await serve({ chats: false, pause: 2, ...manner });
   mocks.push(mock);
   const { page, problems } = await openIn(await browser, mock.url, options, mock.url);
@@ -32,14 +35,26 @@ test("a text is continued as it streams, with its numbers", async () => {
   assert.notEqual(await page.locator(".answer").innerText(), WHOLE);
   await page.getByText("it reached the number of tokens").waitFor();
   assert.equal(await page.locator(".answer").evaluate(answer => answer.textContent), WHOLE);
-  assert.equal(await page.locator(".log").first().evaluate(log => log.textContent), "Long ago" + WHOLE);
-  assert.match(await page.locator(".pane .readout").first().innerText(), /^12 tokens for a prompt of 4, the first after [\d.]+ s, then [\d.]+ a second;/);
+  assert.equal(
+    await page
+      .locator(".log")
+      .first()
+      .evaluate(log => log.textContent),
+    "Long ago" + WHOLE,
+  );
+  assert.match(
+    await page.locator(".pane .readout").first().innerText(),
+    /^12 tokens for a prompt of 4, the first after [\d.]+ s, then [\d.]+ a second;/,
+  );
   const { route, body } = mock.asked.at(-1)!;
   assert.equal(route, "/v1/completions");
   assert.deepEqual(body, { prompt: "Long ago", max_tokens: 12, stream: true, stream_options: { include_usage: true } });
   assert.equal(await page.getByLabel("Mode").count(), 0);
   await page.getByText("The engine").waitFor();
-  assert.deepEqual(problems.filter(problem => !/400/.test(problem)), []);
+  assert.deepEqual(
+    problems.filter(problem => !/400/.test(problem)),
+    [],
+  );
 });
 
 test("a conversation, when the model has a template", async () => {
@@ -55,7 +70,11 @@ test("a conversation, when the model has a template", async () => {
   }
   const { route, body } = mock.asked.at(-1)!;
   assert.equal(route, "/v1/chat/completions");
-  assert.deepEqual(body.messages, [{ role: "user", content: "Hello" }, { role: "assistant", content: "The old fox" }, { role: "user", content: "And then?" }]);
+  assert.deepEqual(body.messages, [
+    { role: "user", content: "Hello" },
+    { role: "assistant", content: "The old fox" },
+    { role: "user", content: "And then?" },
+  ]);
   assert.equal(body.temperature, 0.5);
   assert.equal(await page.locator(".turn").count(), 4);
   await page.getByRole("button", { name: "New conversation" }).first().click();
@@ -109,8 +128,14 @@ test("two prompts side by side are answered at once", async () => {
   assert.ok(right.x > left.x + left.width && right.y === left.y);
   await page.getByRole("button", { name: "Ask both at once" }).click();
   await page.waitForFunction(() => document.querySelectorAll(".pane button[type=submit]:disabled").length === 2);
-  await page.waitForFunction(whole => [...document.querySelectorAll(".answer")].filter(answer => answer.textContent === whole).length === 2, WHOLE);
-  assert.deepEqual(mock.asked.slice(-2).map(({ body }) => body.prompt), ["Once upon a time", "Once upon a time there was a king"]);
+  await page.waitForFunction(
+    whole => [...document.querySelectorAll(".answer")].filter(answer => answer.textContent === whole).length === 2,
+    WHOLE,
+  );
+  assert.deepEqual(
+    mock.asked.slice(-2).map(({ body }) => body.prompt),
+    ["Once upon a time", "Once upon a time there was a king"],
+  );
 });
 
 test("pages, batch and cache are shown as the metrics tell them", async () => {

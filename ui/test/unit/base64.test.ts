@@ -3,7 +3,15 @@ import { test } from "node:test";
 import { bytes, bytesIn, floats, isBase64, words } from "../../src/base64";
 
 // RFC 4648, §10.
-const VECTORS = [["", ""], ["f", "Zg=="], ["fo", "Zm8="], ["foo", "Zm9v"], ["foob", "Zm9vYg=="], ["fooba", "Zm9vYmE="], ["foobar", "Zm9vYmFy"]] as const;
+const VECTORS = [
+  ["", ""],
+  ["f", "Zg=="],
+  ["fo", "Zm8="],
+  ["foo", "Zm9v"],
+  ["foob", "Zm9vYg=="],
+  ["fooba", "Zm9vYmE="],
+  ["foobar", "Zm9vYmFy"],
+] as const;
 
 test("the vectors of RFC 4648 decode", () => {
   for (const [text, encoded] of VECTORS) {

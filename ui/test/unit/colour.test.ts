@@ -13,7 +13,10 @@ test("lightness is linear in the number, in both themes", () => {
 });
 
 test("nothing has the paper's colour, near enough", () => {
-  for (const [dark, paper] of [[false, [253, 253, 251]], [true, [22, 24, 27]]] as const) {
+  for (const [dark, paper] of [
+    [false, [253, 253, 251]],
+    [true, [22, 24, 27]],
+  ] as const) {
     sequential(0, dark).forEach((value, i) => assert.ok(Math.abs(value - paper[i]) <= 8, `${dark}: ${sequential(0, dark)}`));
   }
 });

@@ -16,13 +16,19 @@ function having(index: number, change: object, others: object = {}): Lens {
 test("a head that is clearly of a pattern is named, with how many are", () => {
   const none = { scores: { ...lens.heads[0].scores, induction: 0.05 } };
   const one = { scores: { ...lens.heads[0].scores, induction: 0.9 } };
-  assert.match(fact(having(21, one, none), "Induction"), /^Layer 2, head 5 is an induction head: in random tokens said twice, 90 % of its mass/);
+  assert.match(
+    fact(having(21, one, none), "Induction"),
+    /^Layer 2, head 5 is an induction head: in random tokens said twice, 90 % of its mass/,
+  );
   assert.match(fact(having(21, none, none), "Induction"), /^No head stands out\. The nearest is layer 0, head 0: .* 5\.0 %/);
 });
 
 test("what was not measured is said", () => {
   assert.equal(fact(lens, "Retrieval"), "Not measured.");
-  assert.equal(fact(having(0, { ablation: { zero: null, mean: null } }, { ablation: { zero: null, mean: null } }), "What is needed"), "Ablation was not measured.");
+  assert.equal(
+    fact(having(0, { ablation: { zero: null, mean: null } }, { ablation: { zero: null, mean: null } }), "What is needed"),
+    "Ablation was not measured.",
+  );
   assert.equal(fact({ ...lens, texts: [{ ...lens.texts[0], loss: null }] }, "Loss"), "The loss was not measured.");
 });
 
@@ -33,7 +39,10 @@ test("the head that is missed most, and the one that is better left out", () => 
 
 test("loss is told with the choices it stands for", () => {
   const loss = lens.texts[0].tokens.map((_, at) => (at === 0 ? null : Math.log(10)));
-  assert.match(fact({ ...lens, texts: [{ ...lens.texts[0], loss }] }, "Loss"), /^2\.30 nats a token: on average as unsure as between 10\.0 tokens alike\./);
+  assert.match(
+    fact({ ...lens, texts: [{ ...lens.texts[0], loss }] }, "Loss"),
+    /^2\.30 nats a token: on average as unsure as between 10\.0 tokens alike\./,
+  );
 });
 
 test("ranking leaves out what is missing", () => {
@@ -52,5 +61,8 @@ test("measures: ranges, and values in words", () => {
   assert.equal(worded(all.sink, 0.42), "42 %");
   assert.equal(worded(all.zero, 0.0123), "+0.012 nats");
   assert.equal(worded(all.zero, null), "not measured");
-  assert.deepEqual([brief(all.sink, 0.421), brief(all.sink, 1), brief(all.zero, -0.0123), brief(all.entropy, 2.5)], [".42", "1.0", "−.012", "2.50"]);
+  assert.deepEqual(
+    [brief(all.sink, 0.421), brief(all.sink, 1), brief(all.zero, -0.0123), brief(all.entropy, 2.5)],
+    [".42", "1.0", "−.012", "2.50"],
+  );
 });

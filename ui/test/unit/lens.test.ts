@@ -33,7 +33,10 @@ test("what is wrong is named, with what it holds and what it needs", () => {
     [data => void (data.heads[3].means.entropy = "wide"), 'heads[3].means.entropy is "wide" and must be a number or null'],
     [data => void (data.heads[3].distances = [0.5, "x"]), 'heads[3].distances[1] is "x" and must be a number or null'],
     [data => void (data.heads[0].maps[0].rows = 60), "heads[0].maps[0].data holds 4761 bytes and must hold 4140: 60 rows × 69 columns"],
-    [data => void (data.heads[0].maps[0].data = "****"), "heads[0].maps[0].data is not base64 and must hold 4761 bytes: 69 rows × 69 columns"],
+    [
+      data => void (data.heads[0].maps[0].data = "****"),
+      "heads[0].maps[0].data is not base64 and must hold 4761 bytes: 69 rows × 69 columns",
+    ],
     [data => void (data.heads[0].top.keys = ""), "heads[0].top.keys holds 0 bytes and must hold 2208: 552 keys of 4 bytes"],
     [data => void (data.texts = []), "texts is empty and must hold at least one text"],
     [data => void (data.texts[0].tokens[7] = 7), "texts[0].tokens[7] is 7 and must be a string"],
@@ -44,8 +47,20 @@ test("what is wrong is named, with what it holds and what it needs", () => {
 
 test("what may be missing may be null or absent", () => {
   const optional = ["means", "scores", "cluster", "ablation", "distances", "by_position", "received", "maps", "top"];
-  assert.equal(said(data => data.heads.forEach((head: Json) => optional.forEach(key => delete head[key]))), "accepted");
-  assert.equal(said(data => data.heads.forEach((head: Json) => optional.forEach(key => (head[key] = null)))), "accepted");
-  assert.equal(said(data => void (data.bins = data.position_loss = data.run = data.texts[0].loss = null)), "accepted");
-  assert.equal(said(data => ["name", "type", "kv_heads", "head_dim", "context", "parameters"].forEach(key => delete data.model[key])), "accepted");
+  assert.equal(
+    said(data => data.heads.forEach((head: Json) => optional.forEach(key => delete head[key]))),
+    "accepted",
+  );
+  assert.equal(
+    said(data => data.heads.forEach((head: Json) => optional.forEach(key => (head[key] = null)))),
+    "accepted",
+  );
+  assert.equal(
+    said(data => void (data.bins = data.position_loss = data.run = data.texts[0].loss = null)),
+    "accepted",
+  );
+  assert.equal(
+    said(data => ["name", "type", "kv_heads", "head_dim", "context", "parameters"].forEach(key => delete data.model[key])),
+    "accepted",
+  );
 });

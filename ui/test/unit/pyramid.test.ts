@@ -22,7 +22,10 @@ test("a map of single tokens holds every weight, to half a step of its root", ()
 test("pooling sums keys and averages rows, the last block being short", () => {
   // 3 tokens in blocks of 1, to blocks of 2: rows 0 and 1 together, row 2 alone.
   const cells = Float64Array.from([1, 0, 0, 0.25, 0.75, 0, 0.2, 0.3, 0.5]);
-  assert.deepEqual([...halve(cells, 3, 3, 1)].map(value => Number(value.toFixed(12))), [1, 0, 0.5, 0.5]);
+  assert.deepEqual(
+    [...halve(cells, 3, 3, 1)].map(value => Number(value.toFixed(12))),
+    [1, 0, 0.5, 0.5],
+  );
 });
 
 test("every level's rows sum to one", () => {
@@ -37,7 +40,10 @@ test("every level's rows sum to one", () => {
 
 test("the level drawn is the finest whose cells are wide enough", () => {
   const pyramid = Pyramid.of(long().heads[0], 100_000)!;
-  assert.deepEqual(pyramid.levels.map(level => level.block), [512, 1024, 2048, 4096, 8192]);
+  assert.deepEqual(
+    pyramid.levels.map(level => level.block),
+    [512, 1024, 2048, 4096, 8192],
+  );
   const block = (scale: number): number => pyramid.level(scale, 2).block;
   assert.deepEqual([1, 2 / 512, 1.9 / 512, 2 / 4096, 1e-9].map(block), [512, 512, 1024, 4096, 8192]);
 });
@@ -56,7 +62,10 @@ test("what a token reads are its largest weights, exactly", () => {
   const largest = truth.sort((a, b) => b[1] - a[1]).slice(0, 8);
   const reading = reads(Pyramid.of(lens.heads[head], tokens)!, row)!;
   assert.ok(reading.exact);
-  assert.deepEqual(reading.weights, largest.map(([key, weight]) => [key, Math.fround(weight)]));
+  assert.deepEqual(
+    reading.weights,
+    largest.map(([key, weight]) => [key, Math.fround(weight)]),
+  );
 });
 
 test("who reads a token are the rows that hold it", () => {

@@ -17,6 +17,8 @@ test("events are the same however the text is cut", () => {
 });
 
 test("metrics of one name add up, and others are left out", () => {
-  const text = '# HELP regard:pages all\nregard:pages{model_name="m"} 12\nregard:ends_total{reason="stop"} 2\nregard:ends_total{reason="length"} 3.5\nother 7\nregard:plain 1e3\n';
+  const text =
+    '# HELP regard:pages all\nregard:pages{model_name="m"} 12\nregard:ends_total{reason="stop"} 2\n' +
+    'regard:ends_total{reason="length"} 3.5\nother 7\nregard:plain 1e3\n';
   assert.deepEqual(parse(text), { pages: 12, ends_total: 5.5, plain: 1000 });
 });

@@ -15,7 +15,11 @@ test("all tokens fit at first", () => {
 
 test("zooming keeps what is under the pointer", () => {
   const view = new Viewport(100_000, 640, 640);
-  for (const [px, py] of [[320, 320], [100, 500], [600, 40]]) {
+  for (const [px, py] of [
+    [320, 320],
+    [100, 500],
+    [600, 40],
+  ]) {
     view.fit();
     const [column, row] = [view.x + px / view.scale, view.y + py / view.scale];
     for (let i = 0; i < 5; i++) view.zoom(1.7, px, py);
