@@ -214,20 +214,29 @@ function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[],
 const LONG = 100_000;
 const LONG_BLOCK = 512;
 
+/** Mass of blocks that fades with distance, the wider the larger the head's number, and a sink. */
+function blurred(head: number): Float64Array {
+  const [size, next] = [Math.ceil(LONG / LONG_BLOCK), random(70 + head)];
+  const cells = new Float64Array(size * size);
+  for (let q = 0; q < size; q++) {
+    const row = Array.from(
+      { length: q + 1 },
+      (_, k) => Math.exp((k - q) / (2 + head * 6)) + (k === 0 ? (head % 5) / 4 : 0) + 0.02 * next(),
+    );
+    const sum = row.reduce((a, b) => a + b, 0);
+    row.forEach((value, k) => (cells[q * size + k] = value / sum));
+  }
+  return cells;
+}
+
 /** 100,000 tokens: maps of 196 × 196 blocks and coarser ones, no single weights. */
 export function long(): Lens {
   const next = random(77);
   const tokens = Array.from({ length: LONG }, (_, i) => TOKENS[i % TOKENS.length]);
   const loss = tokens.map((_, at) => (at === 0 ? null : 1.5 + next() + 2 / (1 + at / 2000)));
+  const all = Array.from({ length: HEADS }, (_, head) => maps(blurred(head), LONG, LONG_BLOCK));
   const size = Math.ceil(LONG / LONG_BLOCK);
   const heads = small(TOKENS.slice(0, 20)).lens.heads.map((short, index): Head => {
-    const cells = new Float64Array(size * size);
-    for (let q = 0; q < size; q++) {
-      const near = 2 + (index % 8) * 6;
-      const row = Array.from({ length: q + 1 }, (_, k) => Math.exp(-(q - k) / near) + (k === 0 ? (index % 5) / 4 : 0) + 0.02 * next());
-      const sum = row.reduce((a, b) => a + b, 0);
-      row.forEach((value, k) => (cells[q * size + k] = value / sum));
-    }
     const along = Array.from({ length: size }, (_, i) => 1 + Math.log1p(i * (1 + (index % 8))) + 0.2 * next());
     const by_position = {
       entropy: along,
@@ -241,7 +250,7 @@ export function long(): Lens {
       by_position,
       received: along.map(v => 1 / (1 + v)),
       distances: Array.from({ length: 18 }, () => 1 / 18),
-      maps: maps(cells, LONG, LONG_BLOCK),
+      maps: all[index % HEADS],
       top: null,
     };
   });

@@ -1,5 +1,5 @@
-// Bundles the tests and runs them, or those whose names have the argument in them; `node test/run.mjs screenshots` makes the
-// pictures of the docs instead.
+// Bundles the tests and runs them, or those of files whose names have the first argument in them; more arguments go to node.
+// `node test/run.mjs screenshots` makes the pictures of the docs instead.
 
 import { build } from "esbuild";
 import { spawnSync } from "node:child_process";
@@ -28,7 +28,8 @@ await build({
   logLevel: "warning",
 });
 const files = entryPoints.map(name => `${outdir}/${name.slice("test/".length).replace(/\.ts$/, ".mjs")}`);
+const more = process.argv.slice(3);
 const args = pictures
-  ? [...files, ...process.argv.slice(3)]
-  : ["--enable-source-maps", "--test", "--test-concurrency=1", "--test-reporter=spec", ...files];
+  ? [...files, ...more]
+  : ["--enable-source-maps", "--test", "--test-concurrency=1", "--test-reporter=spec", ...more, ...files];
 process.exit(spawnSync(process.execPath, args, { stdio: "inherit" }).status ?? 1);
