@@ -52,6 +52,12 @@ impl From<u64> for Count {
     }
 }
 
+impl From<u128> for Count {
+    fn from(n: u128) -> Self {
+        Count(n)
+    }
+}
+
 impl Add for Count {
     type Output = Count;
 
