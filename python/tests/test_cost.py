@@ -51,7 +51,13 @@ def test_models_are_given_in_every_way() -> None:
 def test_a_configuration_of_transformers_counts_its_model() -> None:
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     config = transformers.Qwen3Config(
-        vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=12
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=12,
     )
     cost = regard.cost(config, length=7, dtype=torch.bfloat16)
     model = transformers.Qwen3ForCausalLM(config)

@@ -123,7 +123,9 @@ def multi_head() -> None:
 
 def cost() -> None:
     assert_type(regard.cost("gpt2", length=9, dtype="f32", train=True, chip="h100", memory=10**9), "dict[str, Any]")
-    regard.cost({"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 4, "vocab_size": 9}, length=4, batch=2)
+    regard.cost(
+        {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 4, "vocab_size": 9}, length=4, batch=2
+    )
     assert_type((regard.cost_presets(), regard.cost_chips()), tuple[list[str], list[str]])
 
 

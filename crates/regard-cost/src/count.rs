@@ -19,6 +19,11 @@ impl Count {
     /// More than can be counted.
     pub const TOO_LARGE: Count = Count(u128::MAX);
 
+    /// So many; 2¹²⁸ − 1 is [`Count::TOO_LARGE`].
+    pub const fn new(n: u128) -> Count {
+        Count(n)
+    }
+
     /// The integer.
     pub const fn get(self) -> u128 {
         self.0
@@ -49,12 +54,6 @@ impl Count {
 impl From<u64> for Count {
     fn from(n: u64) -> Self {
         Count(n.into())
-    }
-}
-
-impl From<u128> for Count {
-    fn from(n: u128) -> Self {
-        Count(n)
     }
 }
 

@@ -97,7 +97,7 @@ fn panel(area: &Area<'_>, title: &str, curves: &[Curve], length: u64, unit: fn(C
         .x_label_area_size(40)
         .y_label_area_size(80)
         .build_cartesian_2d(xs.log_scale(), ys.clone().log_scale())?;
-    let count = |x: &f64| Count::from(*x as u128);
+    let count = |x: &f64| Count::new(*x as u128);
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

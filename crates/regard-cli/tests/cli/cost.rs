@@ -99,13 +99,16 @@ fn memory_and_time_are_drawn() {
         svg
     };
     let svg = draw("a100", &[]);
-    for text in ["Memory of mistral-7b, 1 text, bf16", "keys and values", "scores of a layer", "on a100", "prefill", "a token of each"] {
+    for text in
+        ["Memory of mistral-7b, 1 text, bf16", "keys and values", "scores of a layer", "on a100", "prefill", "a token of each"]
+    {
         assert!(svg.contains(text), "{text} is missing");
     }
     let svg = draw("none", &["--train", "--batch", "4"]);
     assert!(svg.contains("training, materialised") && svg.contains("4 texts") && !svg.contains("Least time"), "{svg}");
     // Lengths at which nothing can be counted are left out.
-    let far = [&["--preset", "gpt3", "--length", "1125899906842624"][..], &["--chip", "none", "--plot", path.to_str().unwrap()]].concat();
+    let far =
+        [&["--preset", "gpt3", "--length", "1125899906842624"][..], &["--chip", "none", "--plot", path.to_str().unwrap()]].concat();
     assert!(cost(&far).status.success());
 }
 
@@ -125,7 +128,10 @@ fn bad_input_is_refused_by_name() {
         refused(&["--model", dir.path().to_str().unwrap(), "--length", "1"])
     };
     assert!(config("{}").contains("config.json has no field \"model_type\""));
-    assert!(config(r#"{"model_type": "llama"}"#).contains("config.json has no field \"hidden_size\", which a model of type llama needs"));
+    assert!(
+        config(r#"{"model_type": "llama"}"#)
+            .contains("config.json has no field \"hidden_size\", which a model of type llama needs")
+    );
     assert!(config("no").contains("config.json is not as it must be"));
     let cases = [
         (&["--preset", "gpt5", "--length", "1"][..], "there is no preset \"gpt5\"; the presets are gpt2, gpt3, "),
@@ -133,7 +139,10 @@ fn bad_input_is_refused_by_name() {
         (&["--length", "0"], "length is 0 and must be at least 1"),
         (&["--length", "1", "--batch", "0"], "batch is 0 and must be at least 1"),
         (&["--length", "18446744073709551615", "--batch", "18446744073709551615"], "would be 2^128 or more"),
-        (&["--length", "1", "--model", "/no/such"], "there is no file or directory /no/such: --model needs a directory with a config.json"),
+        (
+            &["--length", "1", "--model", "/no/such"],
+            "there is no file or directory /no/such: --model needs a directory with a config.json",
+        ),
         (&["--length", "1", "--chip", "none", "--plot", "/no/such/cost.svg"], "cannot write /no/such/cost.svg: "),
     ];
     for (arguments, expected) in cases {
@@ -187,8 +196,15 @@ fn shapes_are_those_that_run() {
         assert_eq!(windows, shape.layers.iter().map(|layer| layer.window).collect::<Vec<_>>(), "{text}");
         let ff = shape.layers[0].feed_forward;
         assert_eq!([runs.biases.qkv, runs.biases.out, runs.biases.feed_forward], [a.qkv_bias, a.out_bias, ff.bias], "{text}");
-        assert_eq!((runs.feed_forward.intermediate_size as u64, runs.feed_forward.gated), (ff.intermediate_size, ff.gated), "{text}");
-        assert_eq!(runs.feed_forward.experts.map(|e| (e.count as u64, e.per_token as u64)), ff.experts.map(|e| (e.count, e.per_token)));
+        assert_eq!(
+            (runs.feed_forward.intermediate_size as u64, runs.feed_forward.gated),
+            (ff.intermediate_size, ff.gated),
+            "{text}"
+        );
+        assert_eq!(
+            runs.feed_forward.experts.map(|e| (e.count as u64, e.per_token as u64)),
+            ff.experts.map(|e| (e.count, e.per_token))
+        );
         assert_eq!(runs.tie_word_embeddings, shape.output == regard_cost::Output::Tied, "{text}");
         assert_eq!((runs.qk_norm, runs.sinks, runs.norms_after), (a.qk_norm, a.sinks, shape.norms.per_layer == 4), "{text}");
         assert_eq!(runs.learned_positions, shape.learned_positions > 0, "{text}");
