@@ -1,6 +1,7 @@
 //! The `regard` command.
 
 mod bench;
+mod cost;
 mod embed;
 mod interrupt;
 mod place;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exact, fast attention: tell a story, run a model, embed texts, train a model, measure.
+/// Exact, fast attention: tell a story, run a model, embed texts, train a model, tell what one costs, measure.
 #[derive(Parser)]
 #[command(name = "regard", version, arg_required_else_help = true)]
 struct Cli {
@@ -33,6 +34,8 @@ enum Command {
     Embed(embed::Embed),
     /// Train a model on a text file
     Train(train::Train),
+    /// Tell what a model will cost: parameters, operations, bytes, memory and time
+    Cost(cost::Cost),
     /// Measure attention and training, beside a peer in alternating runs
     Bench(bench::Bench),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Serve(serve) => serve.execute(),
         Command::Embed(embed) => embed.execute(),
         Command::Train(train) => train.execute(),
+        Command::Cost(cost) => cost.execute(),
         Command::Bench(bench) => bench.execute(),
     };
     match done {
