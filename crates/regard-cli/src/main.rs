@@ -2,6 +2,7 @@
 
 mod bench;
 mod embed;
+mod inspect;
 mod interrupt;
 mod place;
 mod precision;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exact, fast attention: tell a story, run a model, embed texts, train a model, measure.
+/// Exact, fast attention: tell a story, run a model, embed texts, see what heads do, train a model, measure.
 #[derive(Parser)]
 #[command(name = "regard", version, arg_required_else_help = true)]
 struct Cli {
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Serve),
     /// Turn texts into vectors, with a BERT-type model
     Embed(embed::Embed),
+    /// See what every attention head of a model does on a text
+    Inspect(inspect::Inspect),
     /// Train a model on a text file
     Train(train::Train),
     /// Measure attention and training, beside a peer in alternating runs
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Serve(serve) => serve.execute(),
         Command::Embed(embed) => embed.execute(),
+        Command::Inspect(inspect) => inspect.execute(),
         Command::Train(train) => train.execute(),
         Command::Bench(bench) => bench.execute(),
     };
