@@ -35,7 +35,7 @@ pub enum Error {
     /// The chart library failed.
     #[error("the chart cannot be drawn: {reason}")]
     Chart { reason: String },
-    /// The report is no JSON, which numbers that are not finite cause.
+    /// The library that writes JSON refused.
     #[error("the report cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

@@ -221,8 +221,12 @@ impl Seen {
             steps.step("ablating heads");
             Ok::<_, Error>(short(loss - whole))
         };
-        let mut of = |head| Ok(Ablation { zero: change(head, Replace::Zero)?, mean: change(head, Replace::Mean(&self.outputs))? });
-        heads.iter().map(|head| Ok((*head, of(*head)?))).collect()
+        let mut all = Vec::new();
+        for head in heads {
+            let (zero, mean) = (change(*head, Replace::Zero)?, change(*head, Replace::Mean(&self.outputs))?);
+            all.push((*head, Ablation { zero, mean }));
+        }
+        Ok(all)
     }
 
     /// By the finest maps of at most 32 rows, or the coarsest.

@@ -50,10 +50,14 @@ impl Level {
     /// This one, and coarser ones down to 16 rows.
     pub(crate) fn pyramid(self) -> Vec<Level> {
         let mut all = vec![self];
-        while let Some(last) = all.last().filter(|last| last.edge.div_ceil(2) >= FEWEST) {
-            all.push(last.halved());
+        loop {
+            let last = &all[all.len() - 1];
+            if last.edge.div_ceil(2) < FEWEST {
+                return all;
+            }
+            let coarser = last.halved();
+            all.push(coarser);
         }
-        all
     }
 
     pub(crate) fn map(&self) -> Map {

@@ -206,7 +206,7 @@ impl Report {
     /// coarser map stands for the finest.
     ///
     /// # Errors
-    /// When a number is not finite.
+    /// When the library refuses, which it has no reason to.
     pub fn json(&self) -> Result<String> {
         let mut text = serde_json::to_string(self)?;
         let mut levels = 0..usize::MAX;

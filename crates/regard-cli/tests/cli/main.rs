@@ -4,6 +4,7 @@ mod bench;
 mod embed;
 #[cfg(feature = "hub")]
 mod hub;
+mod inspect;
 mod run;
 mod serve;
 mod train;

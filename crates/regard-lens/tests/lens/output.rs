@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use regard_lens::report::{Head, MOST_BYTES, Map};
 use regard_lens::{Options, Progress, Report, Text, inspect};
 
 use crate::built::{Weights, twice};
@@ -83,4 +84,20 @@ fn the_picture_has_a_cell_for_each_head() {
     let svg = report().svg().unwrap();
     assert!(svg.starts_with("<svg") && svg.matches("<rect").count() == 5, "{svg}"); // the ground, and four heads
     assert!(svg.contains("layer 1"));
+}
+
+/// As of 1,500 heads: first the largest weights go, then coarse maps, then the finest.
+#[test]
+fn a_large_report_stays_below_its_bound() {
+    let mut report = report();
+    let head = report.heads[0].clone();
+    let map = |block: usize, bytes: usize| Map { block, rows: 1, columns: 1, data: "A".repeat(bytes) };
+    let heads = |maps: Vec<Map>| vec![Head { maps, ..head.clone() }; 1500];
+    report.heads = heads(vec![map(1, 8_000), map(2, 2_000), map(4, 500)]);
+    let json = report.json().unwrap();
+    assert!(json.len() <= MOST_BYTES && json.contains(r#""block":1,"#) && !json.contains(r#""block":2,"#), "{}", json.len());
+    report.heads = heads(vec![map(1, 40_000), map(2, 14_000), map(4, 2_500)]);
+    let json = report.json().unwrap();
+    assert!(json.len() <= MOST_BYTES && !json.contains(r#""block":1,"#) && json.contains(r#""block":4,"#), "{}", json.len());
+    assert!(json.contains(r#""top":null"#));
 }
