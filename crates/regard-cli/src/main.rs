@@ -3,6 +3,7 @@
 mod bench;
 mod cost;
 mod embed;
+mod inspect;
 mod interrupt;
 mod place;
 mod precision;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exact, fast attention: tell a story, run a model, embed texts, train a model, tell what one costs, measure.
+/// Exact, fast attention: tell a story, run a model, embed texts, see what heads do, train a model, tell what one costs, measure.
 #[derive(Parser)]
 #[command(name = "regard", version, arg_required_else_help = true)]
 struct Cli {
@@ -32,6 +33,8 @@ enum Command {
     Serve(serve::Serve),
     /// Turn texts into vectors, with a BERT-type model
     Embed(embed::Embed),
+    /// See what every attention head of a model does on a text
+    Inspect(inspect::Inspect),
     /// Train a model on a text file
     Train(train::Train),
     /// Tell what a model will cost: parameters, operations, bytes, memory and time
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Serve(serve) => serve.execute(),
         Command::Embed(embed) => embed.execute(),
+        Command::Inspect(inspect) => inspect.execute(),
         Command::Train(train) => train.execute(),
         Command::Cost(cost) => cost.execute(),
         Command::Bench(bench) => bench.execute(),

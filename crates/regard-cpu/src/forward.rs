@@ -66,7 +66,7 @@ pub(crate) fn band_size(shape: &Shape, blocks: usize, threads: usize) -> usize {
 
 /// The blocks and what they write in bands, those with the most keys first and, among them, the last rows, which see the most where
 /// the mask is causal: threads take one after another, and end with small ones.
-fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>, threads: usize) -> Vec<(&'a [RowBlock], Vec<W>)> {
+pub(crate) fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>, threads: usize) -> Vec<(&'a [RowBlock], Vec<W>)> {
     let size = band_size(shape, blocks.len(), threads);
     let mut rows = rows.into_iter();
     let groups = blocks.chunk_by(|a, b| (a.batch, a.kv_head) == (b.batch, b.kv_head));
@@ -79,7 +79,7 @@ fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>, threads: us
 
 /// Buffers that the row blocks of a thread use one after another.
 #[derive(Default)]
-struct Scratch {
+pub(crate) struct Scratch {
     /// Scores of a tile, `[keys, width]`.
     s: Vec<f32>,
     /// What they scale the gathered output by.
@@ -88,8 +88,27 @@ struct Scratch {
     /// For the tiles of AMX.
     tiled: tiled::Scratch,
     /// Finished rows, `[width, value_dim]`.
-    rows: Lines<f32>,
+    pub(crate) rows: Lines<f32>,
 }
+
+/// Looks on as a span is computed: `()` does not.
+pub(crate) trait Watch {
+    /// Final scores of a tile, `[keys, width]`, before the state absorbs them.
+    #[inline(always)]
+    fn scores(&mut self, _s: &[f32], _state: &Partial) {}
+
+    /// The same tile as weights relative to the new stabiliser; what was gathered before is scaled by `decay`.
+    #[inline(always)]
+    fn weights<V: Vector>(&mut self, _v: V, _tile: &Range<usize>, _p: &[f32], _decay: &[f32], _state: &Partial) {}
+
+    /// Whether the output is wanted too.
+    #[inline(always)]
+    fn wants_output(&self) -> bool {
+        true
+    }
+}
+
+impl Watch for () {}
 
 /// A partial softmax for every lane of a row block: `out` is `[value_dim or more, width]`, not yet divided by `sum`.
 pub(crate) struct Partial {
@@ -138,7 +157,7 @@ fn attend<T: Element>(
             let (q, prepared, scratch) = (&of_tiles[i][..], &mut packed.tiled, &mut scratch.tiled);
             return p.kernel.run(tiled::Span { amx, p, rule, block, q, keys, careful, prepared, scratch });
         }
-        p.kernel.run(Span { p, rule, block, query: &queries[i], keys, careful, packed, scratch })
+        p.kernel.run(Span { p, rule, block, query: &queries[i], keys, careful, packed, scratch, watch: &mut () })
     };
     let fold = |all: &mut Partial, part: &Option<Partial>| part.iter().for_each(|part| p.kernel.run(Fold { all, part }));
     if split_keys {
@@ -163,23 +182,24 @@ fn attend<T: Element>(
 }
 
 /// One span of keys: its own partial softmax, or nothing where the mask hides it all.
-struct Span<'a, 'p, T> {
-    p: &'a Problem<'a, T>,
-    rule: &'a dyn TileRule,
-    block: &'a RowBlock,
-    query: &'a Query,
-    keys: Range<usize>,
-    careful: bool,
-    packed: &'a mut Packed<'p, T>,
-    scratch: &'a mut Scratch,
+pub(crate) struct Span<'a, 'p, T, W> {
+    pub(crate) p: &'a Problem<'a, T>,
+    pub(crate) rule: &'a dyn TileRule,
+    pub(crate) block: &'a RowBlock,
+    pub(crate) query: &'a Query,
+    pub(crate) keys: Range<usize>,
+    pub(crate) careful: bool,
+    pub(crate) packed: &'a mut Packed<'p, T>,
+    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) watch: &'a mut W,
 }
 
-impl<T: Element> Task for Span<'_, '_, T> {
+impl<T: Element, W: Watch> Task for Span<'_, '_, T, W> {
     type Out = Option<Partial>;
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) -> Option<Partial> {
-        let Span { p, rule, block, query, careful, packed, scratch, .. } = self;
+        let Span { p, rule, block, query, careful, packed, scratch, watch, .. } = self;
         let width = block.width;
         let (s, decay) = (room(&mut scratch.s, TILE * width), room(&mut scratch.decay, width));
         let mut products = Products::new(p, block, query, careful, &mut scratch.turned);
@@ -190,7 +210,12 @@ impl<T: Element> Task for Span<'_, '_, T> {
             products.scores(v, packed, &tile, s); // S = scale · K Qᵀ
             apply(rule, p.kernel, &kinds, s); // score(S), mask
             let state = state.get_or_insert_with(|| Partial { out: products.output(v), ..Partial::empty(width, 0) });
+            watch.scores(&s[..n * width], state);
             v.call(Absorb { state, s: &mut s[..n * width], decay }); // m, ℓ, P
+            watch.weights(v, &tile, &s[..n * width], decay, state);
+            if !watch.wants_output() {
+                continue;
+            }
             products.rescale(v, decay, &mut state.out);
             drop_out(p, block, &tile, s);
             products.accumulate(v, packed, &tile, s, &mut state.out); // O += Vᵀ P
@@ -292,9 +317,9 @@ impl Absorb<'_> {
 }
 
 /// Joins a span's state to that of the spans before it.
-struct Fold<'a> {
-    all: &'a mut Partial,
-    part: &'a Partial,
+pub(crate) struct Fold<'a> {
+    pub(crate) all: &'a mut Partial,
+    pub(crate) part: &'a Partial,
 }
 
 impl Task for Fold<'_> {
@@ -321,14 +346,14 @@ impl Task for Fold<'_> {
 }
 
 /// `O /= ℓ` and `lse = m + ln ℓ`, with the sink in both. Says whether everything is finite.
-struct Finish<'a, 'w, T> {
-    p: &'a Problem<'a, T>,
-    block: &'a RowBlock,
-    state: &'a mut Partial,
-    out: &'a mut RowWriter<'w, T>,
-    lse: &'a mut RowWriter<'w, f32>,
+pub(crate) struct Finish<'a, 'w, T> {
+    pub(crate) p: &'a Problem<'a, T>,
+    pub(crate) block: &'a RowBlock,
+    pub(crate) state: &'a mut Partial,
+    pub(crate) out: &'a mut RowWriter<'w, T>,
+    pub(crate) lse: &'a mut RowWriter<'w, f32>,
     /// For the rows.
-    room: &'a mut Lines<f32>,
+    pub(crate) room: &'a mut Lines<f32>,
 }
 
 impl<T: Element> Task for Finish<'_, '_, T> {

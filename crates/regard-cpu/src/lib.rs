@@ -10,7 +10,7 @@
 //!
 //! Read in this order: [`tile`](self) constants, `simd` (what a vector can do), `simd/product.rs` (the one matrix product
 //! everything is made of), `rule.rs` (masks and scores on a tile), `block.rs` (query rows and key tiles), `packed.rs`, `products.rs`, `forward.rs`,
-//! `tiled.rs` (the same in the tiles of AMX), `gradient_products.rs`, `sweep.rs`, `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
+//! `tiled.rs` (the same in the tiles of AMX), `inspect.rs` (facts about rows, from inside), `pool.rs` (maps of weights), `gradient_products.rs`, `sweep.rs`, `backward.rs`, `gemm.rs`. `unsafe` lives in `simd`, `dispatch.rs` and `scatter.rs`.
 
 mod backward;
 mod block;
@@ -19,11 +19,13 @@ mod exp;
 mod forward;
 mod gemm;
 mod gradient_products;
+mod inspect;
 pub mod linear;
 mod lines;
 mod memory;
 mod once;
 mod packed;
+mod pool;
 mod products;
 mod roofline;
 mod rule;
@@ -38,8 +40,10 @@ pub use backward::{Gradients, Upstream, backward};
 pub use dispatch::Kernel;
 pub use forward::forward;
 pub use gemm::{PackedMatrix, Threads};
+pub use inspect::{Inspect, RowFacts, inspect};
 pub use lines::Lines;
 pub use memory::memory;
+pub use pool::{Grid, Region, pool};
 pub use roofline::{Level, Roofline, Stream};
 pub use rule::{Patch, Rule, SlopeRule, TileRule};
 pub use share::{forward_alone, forward_threads};

@@ -158,12 +158,12 @@ struct Scratch {
 }
 
 /// `P = exp(scale · S − lse)`, in place.
-struct Probabilities<'a> {
-    s: &'a mut [f32],
-    lse: &'a [f32],
-    scale: f32,
+pub(crate) struct Probabilities<'a> {
+    pub(crate) s: &'a mut [f32],
+    pub(crate) lse: &'a [f32],
+    pub(crate) scale: f32,
     /// Whether some `lse` may be NaN: what a row does not see has a probability of 0 even then.
-    careful: bool,
+    pub(crate) careful: bool,
 }
 
 impl Task for Probabilities<'_> {

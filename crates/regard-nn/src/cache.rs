@@ -1,7 +1,7 @@
 //! What a model has read of a text: the keys and values of all layers, in pages.
 
 use half::bf16;
-use regard::{Attention, CacheShape, Element, Kv, KvCache, Mask, Score, Sequence, View, ViewMut};
+use regard::{Attention, CacheShape, Element, Kv, KvCache, Mask, Plan, Score, Sequence, View, ViewMut};
 
 use crate::parts::narrowed;
 use crate::{Error, Result};
@@ -160,14 +160,26 @@ pub(crate) fn attend<T: Element, M: Mask, S: Score>(
     kv: Kv<'_, T>,
     mixed: &mut [T],
 ) -> Result<()> {
-    let (width, to, dim) = (heads.width(), heads.mixed(), heads.dim);
+    let plan = planned(rule, rows, heads, kv)?;
+    let [texts, _, n, dim] = plan.shape().out();
+    let mut lse = vec![0.0; texts * heads.query * n];
+    let lse = ViewMut::new(&mut lse, [texts, heads.query, n, 1])?;
+    let strides = [n * heads.mixed(), dim, heads.mixed(), 1].map(|stride| stride as isize);
+    Ok(plan.forward_into(ViewMut::strided(mixed, 0, plan.shape().out(), strides)?, lse)?)
+}
+
+/// The attention of rows as [`attend`] has them.
+pub(crate) fn planned<'a, T: Element, M: Mask, S: Score>(
+    rule: &'a Attention<M, S>,
+    rows: &'a [T],
+    heads: Heads,
+    kv: Kv<'a, T>,
+) -> Result<Plan<'a, T, M, S>> {
+    let (width, dim) = (heads.width(), heads.dim);
     let texts = if let Kv::Paged { seqs, .. } = &kv { seqs.len() } else { 1 };
     let n = rows.len() / width / texts.max(1);
-    let (shape, strides) = ([texts, heads.query, n, dim], |row: usize| [n * row, dim, row, 1].map(|stride| stride as isize));
-    let mut lse = vec![0.0; texts * heads.query * n];
-    let plan = rule.plan(View::strided(rows, 0, shape, strides(width))?, kv)?;
-    let lse = ViewMut::new(&mut lse, [texts, heads.query, n, 1])?;
-    Ok(plan.forward_into(ViewMut::strided(mixed, 0, shape, strides(to))?, lse)?)
+    let strides = [n * width, dim, width, 1].map(|stride| stride as isize);
+    Ok(rule.plan(View::strided(rows, 0, [texts, heads.query, n, dim], strides)?, kv)?)
 }
 
 fn kernel<T: Element, M: Mask, S: Score>(

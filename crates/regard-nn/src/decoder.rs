@@ -3,13 +3,16 @@
 mod attention;
 mod batch;
 mod config;
+mod count;
 mod families;
 pub(crate) mod feed_forward;
 mod load;
 mod names;
+mod observe;
 mod read;
 mod through;
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use regard::{Kv, Lines, Rope};
@@ -17,9 +20,10 @@ use regard::{Kv, Lines, Rope};
 pub use self::batch::{DecoderPages, Reading};
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
 pub(crate) use self::families::{OR_T5, SUPPORTED};
+pub use self::observe::{Attending, DecoderMask, Observer};
 
 use self::attention::Attention;
-use crate::cache::{TextCache, attend, with, write};
+use crate::cache::{TextCache, planned, with, write};
 use crate::checkpoint::Checkpoint;
 use crate::files::Files;
 use crate::parts::{Matrix, Norm, add, softcap};
@@ -98,7 +102,7 @@ impl Decoder {
     pub fn step(&self, tokens: &[u32], cache: &mut DecoderCache) -> Result<Vec<f32>> {
         // All of it in one of the pool's threads: each product would wake one, and sleep until it is done.
         rayon::scope(|_| {
-            let rows = self.read(tokens, cache, &mut |_, _| {})?;
+            let rows = self.read(tokens, cache, &mut ())?;
             self.logits(&rows[rows.len() - self.config.hidden_size..])
         })
     }
@@ -109,22 +113,25 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::step`].
     pub fn trace(&self, tokens: &[u32], cache: &mut DecoderCache, watch: &mut dyn FnMut(usize, &[f32])) -> Result<Vec<f32>> {
-        let rows = self.read(tokens, cache, watch)?;
+        let rows = self.read(tokens, cache, &mut Watch(watch))?;
         self.logits(&rows)
     }
 
     /// The residual stream after the last block.
-    fn read(&self, tokens: &[u32], cache: &mut DecoderCache, watch: &mut dyn FnMut(usize, &[f32])) -> Result<Lines<f32>> {
+    fn read(&self, tokens: &[u32], cache: &mut DecoderCache, observer: &mut impl Observer) -> Result<Lines<f32>> {
         let (mut x, heads) = (self.embed.rows(tokens)?, self.config.heads());
-        cache.grown(tokens.len(), |cache, first| {
+        let (observer, n) = (RefCell::new(observer), tokens.len());
+        cache.grown(n, |cache, first| {
             self.place(&mut x, first);
-            let positions = first..first + tokens.len();
+            let positions = first..first + n;
             let angles = cache.beside.iter().map(|rope| rope.angles(positions.clone())).collect::<regard::Result<Vec<_>>>()?;
-            let seq = &cache.seq;
-            with!(&mut cache.store, cache => self.through(&mut x, &angles, watch, &mut |layer, rows, mixed| {
+            let (seq, mut lse) = (&cache.seq, vec![0.0; heads.query * n]);
+            let watch = &mut |layer: usize, x: &[f32]| observer.borrow_mut().residual(layer, x);
+            with!(&mut cache.store, cache => self.through(&mut x, &angles, watch, &mut |layer, rows, out| {
                 write(rows, heads, cache, (layer, seq, first))?;
-                let rule = self.blocks[layer].attention.rule(&self.config);
-                attend(&rule, rows, heads, Kv::Paged { cache, layer, seqs: &[seq] }, mixed)
+                let (rule, seqs) = (self.blocks[layer].attention.rule(&self.config), [seq]);
+                let plan = &planned(&rule, rows, heads, Kv::Paged { cache, layer, seqs: &seqs })?;
+                observer.borrow_mut().attend(Attending { layer, plan, out, lse: &mut lse })
             }))?;
             Ok(x)
         })
@@ -163,6 +170,16 @@ impl Decoder {
     pub fn kernel(&self, cache: &DecoderCache) -> Result<(String, String)> {
         let of = |block: &Block| cache.kernel(&block.attention.rule(&self.config), self.config.heads());
         self.blocks.first().map_or_else(|| Ok(Default::default()), of)
+    }
+}
+
+/// Sees the residual stream.
+struct Watch<'a>(&'a mut dyn FnMut(usize, &[f32]));
+
+impl Observer for Watch<'_> {
+    fn residual(&mut self, layer: usize, rows: &[f32]) -> Result<()> {
+        (self.0)(layer, rows);
+        Ok(())
     }
 }
 

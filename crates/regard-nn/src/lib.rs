@@ -87,7 +87,8 @@ pub use cache::TextCache;
 pub use chat::{ChatTemplate, Message};
 pub use config::LlamaConfig;
 pub use decoder::{
-    Activation, Biases, Decoder, DecoderCache, DecoderConfig, DecoderPages, Experts, FeedForward, LayerConfig, NormKind, Reading,
+    Activation, Attending, Biases, Decoder, DecoderCache, DecoderConfig, DecoderMask, DecoderPages, Experts, FeedForward,
+    LayerConfig, NormKind, Observer, Reading,
 };
 pub use embedder::{Embedder, Pooling};
 pub use encoder::{Encoder, EncoderConfig};

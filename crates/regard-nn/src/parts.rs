@@ -33,6 +33,11 @@ impl Matrix {
         self.packed.bytes()
     }
 
+    /// Weights and biases.
+    pub(crate) fn parameters(&self) -> usize {
+        self.packed.inputs() * self.packed.outputs() + self.bias.as_ref().map_or(0, Vec::len)
+    }
+
     /// How many rows these are.
     pub(crate) fn count(&self, x: &[f32]) -> usize {
         x.len() / self.packed.inputs()
@@ -97,6 +102,11 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
+    /// Weights and biases.
+    pub(crate) fn parameters(&self) -> usize {
+        self.weight.len() + self.bias.len()
+    }
+
     /// Rows of as many elements as there are weights.
     pub(crate) fn apply(&self, x: &[f32]) -> Lines<f32> {
         let mut y = Lines::default();

@@ -88,6 +88,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token of an id, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The number of tokens, special marks included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -17,12 +17,14 @@ use crate::array::Array;
 mod backward;
 mod bias;
 mod bounds;
+mod facts;
 mod gradient_bounds;
 pub mod linear;
 
 pub use backward::Gradients;
 pub use bias::BiasTruth;
 pub use bounds::Bounds;
+pub use facts::{Fact, Looked};
 pub use gradient_bounds::GradientBounds;
 
 /// A score as the oracle applies it: from `scale · q·k` to what the mask receives.

@@ -73,6 +73,12 @@
 //! [`Plan::backward`]) and answers questions ([`Plan::kernel`], [`Plan::why`], [`Plan::cost`]). A row's log-sum-exp makes it a
 //! [`State`], which merges with what the same query saw elsewhere.
 //!
+//! # To see what it does
+//!
+//! [`Plan::inspect`] gives the output and, for every row, the entropy, the largest weights, the masses of some keys and the distances, from
+//! inside the same pass; [`Plan::maps`] gives heat maps at any zoom, and [`Plan::weights`] any row. No matrix of weights is stored, so it
+//! works at any length.
+//!
 //! # Linear attention
 //!
 //! [`LinearAttention`] keeps a state of fixed size in place of keys and values: plain, decayed, and with the delta rule, from a whole
@@ -107,6 +113,7 @@ struct Readme;
 mod attention;
 mod conv;
 mod cost;
+mod inspect;
 mod linear;
 mod plan;
 mod rope;
@@ -116,6 +123,7 @@ pub mod teach;
 pub use attention::{Attention, sdpa};
 pub use conv::{CausalConv, ConvGrads, ConvOutput};
 pub use cost::Cost;
+pub use inspect::{Facts, Inspection};
 pub use linear::{LinearAttention, LinearGrads, LinearOutput, LinearPlan};
 pub use plan::{Grads, GradsMut, Output, Plan};
 pub use regard_core::{
@@ -124,7 +132,7 @@ pub use regard_core::{
     RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, Tensor, Tile, UpdateRule,
     View, ViewMut, Window, WithSlope, with_slope,
 };
-pub use regard_cpu::{Lines, PackedMatrix, Threads, Tiles};
+pub use regard_cpu::{Grid, Inspect, Lines, PackedMatrix, Region, Threads, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};
 pub use sinusoidal::sinusoidal;
 

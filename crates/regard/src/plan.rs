@@ -68,8 +68,8 @@ pub struct GradsMut<'a, T> {
 /// ```
 #[derive(Debug)]
 pub struct Plan<'a, T, M, S> {
-    problem: Problem<'a, T>,
-    rule: Rule<'a, M, S>,
+    pub(crate) problem: Problem<'a, T>,
+    pub(crate) rule: Rule<'a, M, S>,
     /// Who chose the kernel.
     choice: Choice,
 }
@@ -108,6 +108,16 @@ impl<'a, T: Element, M: Mask, S: Score> Plan<'a, T, M, S> {
     /// The sizes of the problem.
     pub fn shape(&self) -> &Shape {
         &self.problem.shape
+    }
+
+    /// The queries `[batch, q_heads, q_len, head_dim]`.
+    pub fn queries(&self) -> View<'a, T> {
+        self.problem.q
+    }
+
+    /// The keys and values.
+    pub fn kv(&self) -> Kv<'a, T> {
+        self.problem.kv
     }
 
     /// The kernel that will run: one of [`kernels`](crate::kernels).
@@ -222,7 +232,7 @@ impl<T: Element, M: Mask, S: Slope> Plan<'_, T, M, S> {
     }
 }
 
-fn lse_shape(shape: &Shape) -> [usize; 4] {
+pub(crate) fn lse_shape(shape: &Shape) -> [usize; 4] {
     [shape.batch, shape.q_heads, shape.q_len, 1]
 }
 

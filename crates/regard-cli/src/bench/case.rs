@@ -20,6 +20,10 @@ pub(super) enum Kind {
     Linear,
     /// The same, of the gated delta rule.
     LinearDelta,
+    /// The time of a forward pass with facts about every row.
+    Inspect,
+    /// The time of the maps of a forward pass, by its log-sum-exp: 256 by 256 cells, and what every key receives.
+    Maps,
     /// The time of a training step.
     Train,
 }
@@ -30,7 +34,7 @@ impl Kind {
         match self {
             Kind::Forward | Kind::Memory => Some(Kind::Memory),
             Kind::Backward | Kind::MemoryBackward => Some(Kind::MemoryBackward),
-            Kind::Linear | Kind::LinearDelta | Kind::Train => None,
+            Kind::Inspect | Kind::Maps | Kind::Linear | Kind::LinearDelta | Kind::Train => None,
         }
     }
 

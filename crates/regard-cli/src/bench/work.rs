@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use regard::{Attention, Cost, Element, Mask};
+use regard::{Attention, Cost, Element, Grid, Inspect, Mask};
 
 use super::case::{Case, Dtype, Kind};
 use super::inputs::Inputs;
@@ -90,11 +90,25 @@ impl<T: Element> Masked for Timed<'_, T> {
 
     fn with<M: Mask + Send + 'static>(self, mask: M) -> Result<(Call, Load), Box<dyn Error>> {
         let Timed(case, inputs) = self;
-        let (attention, backward) = (Attention::new().mask(mask), case.kind.backward());
+        let (attention, backward, kind) = (Attention::new().mask(mask), case.kind.backward(), case.kind);
         let cost = inputs.with_kv(|kv| Ok::<_, regard::Error>(attention.plan(inputs.q.view(), kv)?.cost()))?;
+        let lse = match kind {
+            Kind::Maps => Some(inputs.with_kv(|kv| attention.plan(inputs.q.view(), kv)?.forward())?.lse),
+            _ => None,
+        };
         let run = move || {
             inputs.with_kv(|kv| {
                 let plan = attention.plan(inputs.q.view(), kv)?;
+                if kind == Kind::Inspect {
+                    black_box(plan.inspect(&Inspect::default())?);
+                    return Ok(());
+                }
+                if let (Kind::Maps, Some(lse)) = (kind, &lse) {
+                    let (q_len, kv_len) = (plan.shape().q_len, plan.shape().kv_len);
+                    let map = Grid { rows: q_len.div_ceil(256), keys: kv_len.div_ceil(256) };
+                    black_box(plan.maps(lse.view(), &plan.whole(), &[map, Grid { rows: q_len, keys: 1 }])?);
+                    return Ok(());
+                }
                 let output = black_box(plan.forward()?);
                 if backward {
                     black_box(plan.backward(&output, inputs.d_out.view())?);

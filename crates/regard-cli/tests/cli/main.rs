@@ -5,6 +5,7 @@ mod cost;
 mod embed;
 #[cfg(feature = "hub")]
 mod hub;
+mod inspect;
 mod run;
 mod serve;
 mod train;

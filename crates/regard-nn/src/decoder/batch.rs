@@ -124,7 +124,7 @@ impl Decoder {
         let angles = angles.collect::<regard::Result<Vec<Angles>>>()?;
         let seqs = (0..pages.groups()).map(|group| pages.lend(group, batch)).collect::<Result<Vec<_>>>()?;
         let DecoderPages { pools, layers, .. } = pages;
-        with_pools!(pools, pools => self.through(&mut x, &angles, &mut |_, _| {}, &mut |layer, rows, mixed| {
+        with_pools!(pools, pools => self.through(&mut x, &angles, &mut |_, _| Ok(()), &mut |layer, rows, mixed| {
             let (group, place) = layers[layer];
             let attention = &self.blocks[layer].attention;
             attention.attend_each(&self.config, (rows, mixed), &mut pools[group].cache, (place, batch, &seqs[group]))

@@ -19,7 +19,7 @@ impl Decoder {
         &self,
         x: &mut [f32],
         angles: &[Angles],
-        watch: &mut dyn FnMut(usize, &[f32]),
+        watch: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
         attend: &mut Attend<'_, T>,
     ) -> Result<()> {
         let (config, hidden, heads) = (&self.config, self.config.hidden_size, self.config.heads());
@@ -28,15 +28,14 @@ impl Decoder {
         let mut buffers: Vec<Buffers> = (0..n.div_ceil(rows)).map(|_| Buffers::default()).collect();
         let (mut qkv, mut mixed) = (vec![T::default(); n * heads.width()], vec![T::default(); n * heads.mixed()]);
         for (layer, block) in self.blocks.iter().enumerate() {
-            watch(layer, x);
+            watch(layer, x)?;
             let parts = x.chunks(rows * hidden).zip(qkv.chunks_mut(rows * heads.width())).zip(&mut buffers).enumerate();
             share(parts, |(i, ((x, qkv), buffers)), threads| block.begin(config, x, (angles, i * rows), qkv, buffers, threads))?;
             attend(layer, &qkv, &mut mixed)?;
             let parts = x.chunks_mut(rows * hidden).zip(mixed.chunks(rows * heads.mixed())).zip(&mut buffers);
             share(parts, |((x, mixed), buffers), threads| block.end(config, x, mixed, buffers, threads))?;
         }
-        watch(self.blocks.len(), x);
-        Ok(())
+        watch(self.blocks.len(), x)
     }
 }
 

@@ -1,0 +1,168 @@
+//! `regard inspect`: what every attention head of a model does on some texts.
+
+mod output;
+mod summary;
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use regard_lens::{Ablate, Options, Progress, Report, Text};
+use regard_nn::Model;
+
+use self::output::Output;
+use crate::place;
+use crate::precision::Precision;
+
+/// See what every attention head of a model does on a text, or on several.
+///
+/// Prints which heads read the token before, repeat what followed, rest on the first tokens, and how spread each one's attention is; or writes
+/// all facts as a page, as JSON, as a table or as a picture. The facts are exact, at any length; docs/lens.md explains each.
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// Text to read [default: the files; standard input when piped; else the beginning of a tale]
+    text: Option<String>,
+    /// Read a text from this file; may be given several times
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Hugging Face directory, GGUF file or org/name on the hub [default: the built-in story model]
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    precision: Precision,
+    /// Write a page that needs no network
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write all facts as one JSON object; - for standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a line of numbers for each head; - for standard output
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Draw the entropy of every head; - for standard output
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Take heads away in turn and tell how the loss changes: all of them, or --ablate=LAYER.HEAD; may be given several times
+    #[arg(long, value_name = "LAYER.HEAD", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    ablate: Vec<String>,
+    /// Tokens at the beginning that count as sinks
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    first: usize,
+    /// Tokens, up to its own, that count as recent to a token
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    recent: usize,
+    /// Decides the random sequences that heads are scored on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// What is read where nothing is given.
+const TALE: &str = "Once upon a time there was a king who had three daughters, and the youngest was so fair that the sun himself wondered at \
+her. One day the king said to the youngest daughter, \"Go into the forest, and bring me the golden apple.\" So the youngest daughter went into \
+the forest, and there she met an old woman. \"Good day,\" said the old woman. \"Good day,\" said the king's daughter.";
+
+impl Inspect {
+    pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
+        let options = self.options()?;
+        // Places are taken before the work begins.
+        let outputs = [&self.out, &self.json, &self.csv, &self.svg].map(|path| path.as_deref().map(Output::open).transpose());
+        let [html, json, csv, svg] = outputs;
+        let (html, json, csv, svg) = (html?, json?, csv?, svg?);
+        let (name, model) = self.open()?;
+        let texts = self.texts(&model)?;
+        let bar = Bar::new();
+        let report = regard_lens::inspect(&model, &name, &texts, &options, &mut |progress| bar.show(progress))?;
+        bar.0.finish_and_clear();
+        let quiet = [&html, &json, &csv, &svg].iter().any(|output| output.is_some());
+        let write = |output: Option<Output>, content: &dyn Fn(&Report) -> Result<String, regard_lens::Error>| match output {
+            Some(output) => output.write(&content(&report)?),
+            None => Ok(()),
+        };
+        write(html, &Report::html)?;
+        write(json, &Report::json)?;
+        write(csv, &|report| Ok(report.csv()))?;
+        write(svg, &Report::svg)?;
+        if !quiet {
+            writeln!(io::stdout(), "{}", summary::of(&report))?;
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> Result<Options, Box<dyn Error>> {
+        let id = |given: &String| {
+            let parts = given.split_once('.').map(|(layer, head)| (layer.parse::<usize>(), head.parse::<usize>()));
+            match parts {
+                Some((Ok(layer), Ok(head))) => Ok((layer, head)),
+                _ => Err(format!("--ablate is {given:?} and must be LAYER.HEAD, such as 2.5, or nothing for every head")),
+            }
+        };
+        let ablate = match &self.ablate[..] {
+            [] => Ablate::Nothing,
+            given if given.iter().any(|given| given == "all") => Ablate::All,
+            given => Ablate::Heads(given.iter().map(id).collect::<Result<_, _>>()?),
+        };
+        Ok(Options { first_tokens: self.first, recent_tokens: self.recent, seed: self.seed, ablate, ..Options::default() })
+    }
+
+    fn open(&self) -> Result<(String, Model), Box<dyn Error>> {
+        let Some(path) = &self.model else {
+            let files = (regard_story::CONFIG.as_bytes(), regard_story::WEIGHTS, regard_story::TOKENIZER.as_bytes());
+            return Ok(("story".to_owned(), Model::from_bytes(files.0, files.1, files.2, None)?));
+        };
+        let model = Model::open_in(&place::path(path)?, self.precision.get())?;
+        Ok((path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(), model))
+    }
+
+    /// The text of the command line, then those of the files.
+    fn texts(&self, model: &Model) -> Result<Vec<Text>, Box<dyn Error>> {
+        let mut texts = Vec::new();
+        if let Some(text) = &self.text {
+            texts.push(Text::new(model, "command line", text)?);
+        }
+        for path in &self.file {
+            let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            texts.push(Text::new(model, &file_name(path), &utf8(bytes, &path.display().to_string())?)?);
+        }
+        if texts.is_empty() && !io::stdin().is_terminal() {
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes)?;
+            let text = utf8(bytes, "standard input")?;
+            if !text.is_empty() {
+                texts.push(Text::new(model, "standard input", &text)?);
+            }
+        }
+        if texts.is_empty() {
+            texts.push(Text::new(model, "a tale", TALE)?);
+        }
+        Ok(texts)
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn utf8(bytes: Vec<u8>, what: &str) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|wrong| {
+        let offset = wrong.utf8_error().valid_up_to();
+        format!("{what} is not UTF-8: the byte at offset {offset} begins no character")
+    })
+}
+
+/// A progress bar, on a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        Bar(ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(4)).with_style(style))
+    }
+
+    fn show(&self, progress: Progress) {
+        self.0.set_length(progress.steps as u64);
+        self.0.set_message(progress.doing);
+        self.0.set_position(progress.done as u64);
+    }
+}

@@ -1,0 +1,69 @@
+//! A report in a few lines, for a terminal.
+
+use std::fmt::Write;
+
+use regard_lens::Report;
+use regard_lens::report::{Head, HeadScores};
+
+/// Heads that are named for each score.
+const NAMED: usize = 5;
+/// The least score of a head that is named.
+const LEAST: f64 = 0.1;
+
+/// What a score is called, and where it is.
+type Score = (&'static str, fn(&HeadScores) -> Option<f64>);
+
+const SCORES: [Score; 6] = [
+    ("previous token", |s| s.previous),
+    ("first token", |s| s.first),
+    ("most local", |s| s.local),
+    ("duplicate token", |s| s.duplicate),
+    ("induction", |s| s.induction),
+    ("retrieval", |s| s.retrieval),
+];
+
+pub(super) fn of(report: &Report) -> String {
+    let (model, run) = (&report.model, &report.run);
+    let mut text = String::new();
+    let mut line = |line: String| _ = writeln!(text, "{line}");
+    line(format!("model       {}: {}, {:.2} M parameters", model.name, model.kind, model.parameters as f64 / 1e6));
+    line(format!("heads       {} layers of {} heads, {} of keys and values", model.layers, model.heads, model.kv_heads));
+    let losses: Vec<f64> = report.texts.iter().flat_map(|text| &text.loss).copied().flatten().collect();
+    let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+    line(format!(
+        "read        {} tokens of {} texts, {loss:.3} nats per token; {:.1} s, {}",
+        run.tokens, run.texts, run.seconds, run.kernel
+    ));
+    line(String::new());
+    line("entropy, nats; a layer a line, a head a column".to_owned());
+    for layer in report.heads.chunks(model.heads.max(1)) {
+        let entropies: Vec<String> = layer.iter().map(|head| format!("{:6.2}", head.means.entropy)).collect();
+        line(format!("{:>4}  {}", layer[0].layer, entropies.join("")));
+    }
+    line(String::new());
+    for (name, score) in SCORES {
+        line(format!("{name:<16}{}", best(&report.heads, |head| score(&head.scores), LEAST)));
+    }
+    line(format!("{:<16}{}", "sinks", best(&report.heads, |head| Some(head.means.sink), LEAST)));
+    let clusters = report.heads.iter().filter_map(|head| head.cluster).max().map_or(0, |last| last + 1);
+    line(format!("{:<16}{} heads attend in {clusters} ways", "alike", report.heads.len()));
+    if report.heads.iter().any(|head| head.ablation.is_some()) {
+        line(format!("{:<16}{}", "loss if zero", best(&report.heads, |head| head.ablation.as_ref().map(|a| a.zero), f64::MIN)));
+        line(format!("{:<16}{}", "loss if mean", best(&report.heads, |head| head.ablation.as_ref().map(|a| a.mean), f64::MIN)));
+    }
+    line(String::new());
+    run.labels.iter().for_each(|label| line(label.clone()));
+    text.trim_end().to_owned()
+}
+
+/// The heads of the largest numbers, `layer.head`, each with its number.
+fn best(heads: &[Head], of: impl Fn(&Head) -> Option<f64>, least: f64) -> String {
+    let mut all: Vec<(f64, &Head)> = heads.iter().filter_map(|head| Some((of(head)?, head))).collect();
+    if all.is_empty() {
+        return "not measured".to_owned();
+    }
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let named = all.iter().filter(|(x, _)| *x >= least).take(NAMED);
+    let named: Vec<String> = named.map(|(x, head)| format!("{}.{} {x:.3}", head.layer, head.head)).collect();
+    if named.is_empty() { format!("none above {least}") } else { named.join("   ") }
+}

@@ -1,0 +1,95 @@
+//! `regard inspect`: the summary, the files, and what is refused.
+
+use std::fs;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use super::{regard, stderr};
+
+const TEXT: &str = "Once upon a time there was a king, and the king had a daughter.";
+
+fn inspect(arguments: &[&str]) -> Output {
+    regard().arg("inspect").args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_summary_names_the_model_its_entropies_and_its_heads() {
+    let text = stdout(&inspect(&[TEXT]));
+    for part in
+        ["story: llama", "6 layers of 8 heads", "nats per token", "previous token", "induction", "sinks", "no position saw a later"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let entropies = text.lines().skip_while(|line| !line.starts_with("entropy")).skip(1).take(6);
+    for (layer, line) in entropies.enumerate() {
+        let numbers: Vec<f64> = line.split_whitespace().map(|x| x.parse().unwrap()).collect();
+        assert_eq!((numbers[0], numbers.len()), (layer as f64, 9), "{line}");
+        assert!(numbers[1..].iter().all(|entropy| (0.0..3.0).contains(entropy)), "{line}");
+    }
+}
+
+#[test]
+fn all_outputs_of_several_texts_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("one.txt"), "The old witch said, \"Good day.\"").unwrap();
+    fs::write(path("two.txt"), "The youngest brother went into the forest.").unwrap();
+    let (one, two, out, svg) = (path("one.txt"), path("two.txt"), path("report.html"), path("heads.svg"));
+    let output =
+        inspect(&[TEXT, "--file", &one, "--file", &two, "--json", "-", "--out", &out, "--svg", &svg, "--csv", &path("heads.csv")]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&report["format"], &report["run"]["texts"]), (&"regard-lens/1".into(), &3.into()));
+    assert_eq!(report["texts"][1]["name"], "one.txt");
+    assert_eq!(report["heads"].as_array().unwrap().len(), 48);
+    assert_eq!(report["heads"][13]["layer"], 1);
+    // 6 layers of a tied model of 4096 tokens, 256 wide: by hand from its configuration.
+    let block = 256 * (8 + 4 + 4) * 32 + 8 * 32 * 256 + 3 * 256 * 640 + 2 * 256;
+    assert_eq!(report["model"]["parameters"], 4096 * 256 + 6 * block + 256);
+    assert!(report["heads"][0]["ablation"].is_null());
+    assert_eq!(fs::read_to_string(path("heads.csv")).unwrap().lines().count(), 49);
+    assert!(fs::read_to_string(svg).unwrap().starts_with("<svg"));
+    let page = fs::read_to_string(out).unwrap();
+    assert!(page.contains(r#"type="application/json">{"format":"regard-lens/1""#));
+    assert!(fs::read_dir(dir.path()).unwrap().all(|file| !file.unwrap().file_name().to_string_lossy().starts_with('.')));
+}
+
+#[test]
+fn heads_are_ablated_where_they_are_named() {
+    let output = inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=0.0", "--json", "-"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let measured: Vec<usize> = (0..48).filter(|i| report["heads"][i]["ablation"]["zero"].is_number()).collect();
+    assert_eq!(measured, [0, 21]);
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let nowhere = dir.path().join("none/report.html");
+    let latin = dir.path().join("latin.txt");
+    fs::write(&latin, b"na\xefve").unwrap();
+    let long = "king ".repeat(600);
+    let cases: [(&[&str], &str); 9] = [
+        (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
+        (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
+        (&["--ablate=two", TEXT], "--ablate is \"two\" and must be LAYER.HEAD"),
+        (&[&long], "the model's context is 512 tokens: shorten the text"),
+        (&["a"], "and needs at least 2"),
+        (&[TEXT, "--out", nowhere.to_str().unwrap()], "cannot write"),
+        (&[TEXT, "--json", folder], "cannot write"),
+        (&["--file", nowhere.to_str().unwrap()], "cannot read"),
+        (&["--file", latin.to_str().unwrap()], "is not UTF-8: the byte at offset 2"),
+    ];
+    for (arguments, part) in cases {
+        let output = inspect(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&output).contains(part) && output.stdout.is_empty(), "{arguments:?}: {}", stderr(&output));
+    }
+}

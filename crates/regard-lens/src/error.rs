@@ -1,0 +1,41 @@
+//! What can be wrong with an inspection.
+
+/// The result of every fallible call in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are named in the messages")]
+pub enum Error {
+    /// The model, or its reading of a text.
+    #[error(transparent)]
+    Model(#[from] regard_nn::Error),
+    /// The attention engine refused.
+    #[error(transparent)]
+    Attention(#[from] regard::Error),
+    /// A model of another kind.
+    #[error("the model is a {given}, and attention is inspected in decoders alone, such as Llama, Qwen or GPT")]
+    NoDecoder { given: &'static str },
+    /// A text that says nothing about attention.
+    #[error("text {name:?} has {tokens} tokens and needs at least 2")]
+    Short { name: String, tokens: usize },
+    /// A text longer than the model reads.
+    #[error("text {name:?} has {tokens} tokens and the model's context is {context} tokens: shorten the text")]
+    Long { name: String, tokens: usize, context: usize },
+    /// No text.
+    #[error("there is no text to inspect: give at least one")]
+    NoText,
+    /// A layer that the model does not have.
+    #[error("there is no layer {given}: the model has layers 0 to {last}")]
+    Layer { given: usize, last: usize },
+    /// A head that the model does not have.
+    #[error("there is no head {given} in layer {layer}: each layer has heads 0 to {last}")]
+    Head { layer: usize, given: usize, last: usize },
+    /// The chart library failed.
+    #[error("the chart cannot be drawn: {reason}")]
+    Chart { reason: String },
+    /// The library that writes JSON refused.
+    #[error("the report cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}

@@ -1,0 +1,106 @@
+//! A map at several zooms.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::report::Map;
+
+/// Rows of the finest map, and the fewest of a coarser one.
+const MOST: usize = 256;
+const FEWEST: usize = 16;
+
+/// Tokens on the edge of a cell of the finest map of `n` tokens: 1, or the smallest power of two that gives at most 256 rows.
+pub(crate) fn block(n: usize) -> usize {
+    n.div_ceil(MOST).next_power_of_two()
+}
+
+/// A square map of pooled weights: each cell is the mean over its rows of the mass of its keys.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Level {
+    pub(crate) block: usize,
+    /// Rows and columns of cells.
+    pub(crate) edge: usize,
+    /// Tokens.
+    n: usize,
+    pub(crate) cells: Vec<f32>,
+}
+
+impl Level {
+    pub(crate) fn new(n: usize, block: usize, cells: Vec<f32>) -> Self {
+        Level { block, edge: n.div_ceil(block), n, cells }
+    }
+
+    /// Rows of a row of cells.
+    fn rows(&self, row: usize) -> usize {
+        self.block.min(self.n - row * self.block)
+    }
+
+    /// The same with cells twice as large.
+    fn halved(&self) -> Level {
+        let edge = self.edge.div_ceil(2);
+        let mut cells = vec![0.0; edge * edge];
+        for (row, from) in self.cells.chunks(self.edge).enumerate() {
+            let all: usize = (row / 2 * 2..(row / 2 * 2 + 2).min(self.edge)).map(|row| self.rows(row)).sum();
+            let share = self.rows(row) as f32 / all as f32;
+            from.iter().enumerate().for_each(|(column, x)| cells[row / 2 * edge + column / 2] += share * x);
+        }
+        Level { block: 2 * self.block, edge, n: self.n, cells }
+    }
+
+    /// This one, and coarser ones down to 16 rows.
+    pub(crate) fn pyramid(self) -> Vec<Level> {
+        let mut all = vec![self];
+        loop {
+            let last = &all[all.len() - 1];
+            if last.edge.div_ceil(2) < FEWEST {
+                return all;
+            }
+            let coarser = last.halved();
+            all.push(coarser);
+        }
+    }
+
+    pub(crate) fn map(&self) -> Map {
+        let bytes: Vec<u8> = self.cells.iter().map(|mass| (255.0 * mass.clamp(0.0, 1.0).sqrt()).round() as u8).collect();
+        Map { block: self.block, rows: self.edge, columns: self.edge, data: STANDARD.encode(bytes) }
+    }
+}
+
+/// Base64 of little-endian words.
+pub(crate) fn words(words: impl Iterator<Item = [u8; 4]>) -> String {
+    STANDARD.encode(words.flatten().collect::<Vec<u8>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_finest_map_has_at_most_256_rows() {
+        assert_eq!([2, 256, 257, 512, 513, 100_000].map(block), [1, 1, 2, 2, 4, 512]);
+    }
+
+    /// Rows of weights that sum to 1 do so at every zoom, and a cell is the mean of its rows.
+    #[test]
+    fn coarser_cells_are_means_of_rows_and_sums_of_keys() {
+        let n = 37;
+        let weight = |q: usize, k: usize| if k <= q { 1.0 / (q + 1) as f32 } else { 0.0 };
+        let cells = (0..n * n).map(|i| weight(i / n, i % n)).collect();
+        let levels = Level::new(n, 1, cells).pyramid();
+        assert_eq!(levels.iter().map(|level| (level.block, level.edge)).collect::<Vec<_>>(), [(1, 37), (2, 19)]);
+        for level in &levels {
+            for (i, cell) in level.cells.iter().enumerate() {
+                let block = |i: usize| i * level.block..((i + 1) * level.block).min(n);
+                let (rows, keys) = (block(i / level.edge), block(i % level.edge));
+                let sum: f32 = rows.clone().flat_map(|q| keys.clone().map(move |k| weight(q, k))).sum();
+                assert!((cell - sum / rows.len() as f32).abs() < 1e-6, "cell {i} of blocks of {}", level.block);
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_is_the_root_of_the_mass() {
+        let map = Level::new(2, 1, vec![1.0, 0.0, 0.25, 0.75]).map();
+        assert_eq!(STANDARD.decode(map.data).unwrap(), [255, 0, 128, 221]);
+    }
+}

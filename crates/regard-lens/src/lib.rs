@@ -1,0 +1,51 @@
+//! What every attention head of a model does.
+//!
+//! ```text
+//!   texts ──Decoder::observe──▶ facts of every (layer, head, row) ──▶ means, profiles, maps ──▶ Report ──▶ JSON, CSV, SVG, HTML
+//! ```
+//! Facts come from inside the fused kernel ([`regard::Plan::inspect`]), so they are exact and take memory linear in the length; maps are
+//! pooled ([`regard::Plan::maps`]). What is sampled or approximate says so, in [`Run::labels`](report::Run::labels). Attention weights show
+//! where a head reads, not what the model does with it: Jain & Wallace 2019, "Attention is not Explanation".
+//!
+//! ```no_run
+//! use regard_lens::{Options, Text, inspect};
+//!
+//! let model = regard_nn::Model::open("tales".as_ref())?;
+//! let text = Text::new(&model, "a tale", "Once upon a time there was a king.")?;
+//! let report = inspect(&model, "tales", &[text], &Options::default(), &mut |_| {})?;
+//! for head in &report.heads {
+//!     println!("{}.{}: {:.2} nats", head.layer, head.head, head.means.entropy);
+//! }
+//! std::fs::write("report.html", report.html()?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`inspect`]: everything of a model and some texts, as a [`Report`];
+//! - [`scores`]: what each head looks for, on sequences made for it;
+//! - [`ablate`]: the loss without a head, and the curve of pruning;
+//! - [`leaks`]: whether a position sees what it must not;
+//! - [`clusters`]: heads that attend alike;
+//! - [`rollout`]: attention through all layers, an approximation.
+#![forbid(unsafe_code)]
+
+pub mod ablate;
+pub mod clusters;
+mod csv;
+mod error;
+mod html;
+mod inspect;
+pub mod leaks;
+mod levels;
+mod means;
+mod random;
+pub mod report;
+pub mod rollout;
+pub mod scores;
+mod svg;
+mod text;
+mod watch;
+
+pub use error::{Error, Result};
+pub use inspect::{Ablate, Options, Progress, inspect};
+pub use report::Report;
+pub use text::Text;

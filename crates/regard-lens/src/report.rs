@@ -1,0 +1,240 @@
+//! The report: what `--json` writes and the page reads, "regard-lens/1".
+//!
+//! One object; arrays of many numbers are base64 of little-endian values. Heads are layer-major: `heads[layer · model.heads + head]`.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+use crate::Result;
+
+/// Everything that was seen of a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `"regard-lens/1"`.
+    pub format: &'static str,
+    /// The model.
+    pub model: ModelFacts,
+    /// What was done.
+    pub run: Run,
+    /// The texts.
+    pub texts: Vec<TextFacts>,
+    /// Every head of every layer.
+    pub heads: Vec<Head>,
+    /// The positions of the profiles of the first text.
+    pub bins: Bins,
+    /// The first text's loss in these bins, nats; null where no token of a bin has one.
+    pub position_loss: Vec<Option<f64>>,
+}
+
+/// A model's name and sizes.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelFacts {
+    /// What it is called.
+    pub name: String,
+    /// Its family, as `config.json` names it.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads of each.
+    pub heads: usize,
+    /// Key and value heads of each.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Most tokens of a text.
+    pub context: usize,
+    /// Learned numbers.
+    pub parameters: usize,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The attention kernel.
+    pub kernel: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Texts read.
+    pub texts: usize,
+    /// Tokens of all texts.
+    pub tokens: usize,
+    /// What "sink" means: so many tokens at the beginning.
+    pub first_tokens: usize,
+    /// What "recent" means: so many tokens up to the query's own.
+    pub recent_tokens: usize,
+    /// How many of the largest weights each row names.
+    pub top: usize,
+    /// A sentence for everything that is sampled or approximate.
+    pub labels: Vec<String>,
+}
+
+/// A text and how surprising its tokens are.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextFacts {
+    /// What it is called.
+    pub name: String,
+    /// Its tokens, as one reads them.
+    pub tokens: Vec<String>,
+    /// The loss of each token given those before it, nats; the first has none.
+    pub loss: Vec<Option<f64>>,
+}
+
+/// What one head does.
+#[derive(Clone, Debug, Serialize)]
+pub struct Head {
+    /// Its layer.
+    pub layer: usize,
+    /// Its number in the layer.
+    pub head: usize,
+    /// Means over all rows of all texts.
+    pub means: Means,
+    /// What it looks for, 0 to 1 each; null where it was not measured.
+    pub scores: HeadScores,
+    /// Heads of one cluster attend alike; null where it was not measured.
+    pub cluster: Option<usize>,
+    /// What the loss becomes without it; null where it was not measured.
+    pub ablation: Option<Ablation>,
+    /// The mass at distance 0, 1, 2–3, 4–7, …: means over all rows, which sum to 1.
+    pub distances: Vec<f64>,
+    /// Profiles along the first text.
+    pub by_position: Profiles,
+    /// The mean mass that a key of each bin of the first text receives.
+    pub received: Vec<f64>,
+    /// Maps of the first text, finest first.
+    pub maps: Vec<Map>,
+    /// The largest weights of the first text, where it has at most 2,048 tokens.
+    pub top: Option<Top>,
+}
+
+/// Means over rows.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Means {
+    /// Entropy, nats.
+    pub entropy: f64,
+    /// The largest weight.
+    pub max_weight: f64,
+    /// The mass of the first tokens.
+    pub sink: f64,
+    /// The mass of the query's own token.
+    #[serde(rename = "self")]
+    pub own: f64,
+    /// The mass of the recent tokens.
+    pub recent: f64,
+    /// The distance, tokens.
+    pub distance: f64,
+    /// The largest logit.
+    pub max_logit: f64,
+    /// The log-sum-exp.
+    pub lse: f64,
+}
+
+/// What a head looks for; see [`scores`](crate::scores).
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HeadScores {
+    /// The token before.
+    pub previous: Option<f64>,
+    /// The first token.
+    pub first: Option<f64>,
+    /// The recent tokens.
+    pub local: Option<f64>,
+    /// Earlier occurrences of the same token.
+    pub duplicate: Option<f64>,
+    /// What followed the same token before.
+    pub induction: Option<f64>,
+    /// The token of a needle that comes next.
+    pub retrieval: Option<f64>,
+}
+
+/// The change of the mean loss, nats per token; see [`ablate`](crate::ablate).
+#[derive(Clone, Debug, Serialize)]
+pub struct Ablation {
+    /// When the head gives zeros.
+    pub zero: f64,
+    /// When it gives its mean.
+    pub mean: f64,
+}
+
+/// Profiles along the first text: means over the rows of each bin.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs, reason = "as in `Means`")]
+pub struct Profiles {
+    pub entropy: Vec<f64>,
+    pub sink: Vec<f64>,
+    pub recent: Vec<f64>,
+    pub distance: Vec<f64>,
+    pub max_weight: Vec<f64>,
+}
+
+/// A pooled map of weights.
+#[derive(Clone, Debug, Serialize)]
+pub struct Map {
+    /// Tokens on the edge of a cell.
+    pub block: usize,
+    /// Rows of cells.
+    pub rows: usize,
+    /// Columns of cells.
+    pub columns: usize,
+    /// Base64 of a byte for each cell: `round(255 · √mass)`, of the mean over the cell's rows of the mass of its keys.
+    pub data: String,
+}
+
+/// The largest weights of every row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Top {
+    /// Base64 of u32, `[tokens, top]`; 4294967295 where a row sees fewer keys.
+    pub keys: String,
+    /// Base64 of f32, `[tokens, top]`.
+    pub weights: String,
+}
+
+/// Positions of a profile.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Bins {
+    /// How many there are.
+    pub count: usize,
+    /// Positions of each but the last.
+    pub width: usize,
+}
+
+/// Bytes that a report may take, so that a browser opens it at once.
+pub const MOST_BYTES: usize = 19 << 20;
+
+impl Report {
+    /// The report as JSON, of at most [`MOST_BYTES`] where that can be: the largest weights are left out first, then coarse maps; then a
+    /// coarser map stands for the finest.
+    ///
+    /// # Errors
+    /// When the library refuses, which it has no reason to.
+    pub fn json(&self) -> Result<String> {
+        let mut text = serde_json::to_string(self)?;
+        let mut levels = 0..usize::MAX;
+        while text.len() > MOST_BYTES {
+            let mut smaller = self.clone();
+            smaller.heads.iter_mut().for_each(|head| head.keep(&levels));
+            text = serde_json::to_string(&smaller)?;
+            if !self.heads.iter().any(|head| head.maps.len() > levels.start + 1) {
+                break;
+            }
+            levels = if levels.end == usize::MAX { 0..1 } else { levels.start + 1..levels.end + 1 };
+        }
+        Ok(text)
+    }
+}
+
+impl Head {
+    /// Leaves out the largest weights, and all maps but those of some levels.
+    fn keep(&mut self, levels: &Range<usize>) {
+        self.top = None;
+        self.maps = self.maps.drain(..).enumerate().filter(|(level, _)| levels.contains(level)).map(|(_, map)| map).collect();
+    }
+}
+
+/// A number of a report, to six digits: more would say what f32 does not.
+pub(crate) fn short(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return if x.is_finite() { x } else { 0.0 };
+    }
+    format!("{x:.5e}").parse().unwrap_or(x)
+}

@@ -1,0 +1,9 @@
+//! The lens against answers that are known: of models built by hand, and of transformers.
+
+mod ablation;
+mod bad_input;
+mod built;
+mod heads;
+mod leaks;
+mod output;
+mod transformers;

@@ -1,0 +1,103 @@
+//! What is written: the contract of the JSON, the table, the picture, the page.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use regard_lens::report::{Head, MOST_BYTES, Map};
+use regard_lens::{Options, Progress, Report, Text, inspect};
+
+use crate::built::{Weights, twice};
+
+fn report() -> Report {
+    let model = Weights::new().model();
+    let texts = [twice(&model, 18), Text::new(&model, "<b>", "w7 w8 w9").unwrap()];
+    let mut last = None;
+    let report = inspect(&model, "built", &texts, &Options { top: 3, ..Options::default() }, &mut |progress| last = Some(progress));
+    let Some(Progress { done, steps, .. }) = last else { panic!("no progress") };
+    assert_eq!(done, steps);
+    report.unwrap()
+}
+
+#[test]
+fn json_has_the_fields_that_the_page_reads() {
+    let json = report().json().unwrap();
+    for field in [
+        r#"{"format":"regard-lens/1","model":{"name":"built","type":"gpt2","layers":2,"heads":2,"kv_heads":2,"head_dim":128,"context":96,"#,
+        r#""first_tokens":4,"recent_tokens":32,"top":3,"labels":["#,
+        r#""name":"<b>","tokens":["w7","#,
+        r#""loss":[null,"#,
+        r#""heads":[{"layer":0,"head":0,"means":{"entropy":"#,
+        r#""self":"#,
+        r#""scores":{"previous":"#,
+        r#""ablation":null"#,
+        r#""by_position":{"entropy":["#,
+        r#""received":["#,
+        r#""maps":[{"block":1,"rows":36,"columns":36,"data":""#,
+        r#""top":{"keys":""#,
+        r#""bins":{"count":36,"width":1}"#,
+        r#""position_loss":[null,"#,
+    ] {
+        assert!(json.contains(field), "{field} is not in {}", &json[..600]);
+    }
+}
+
+#[test]
+fn maps_and_largest_weights_are_those_of_the_head() {
+    let report = report();
+    let (n, head) = (36, &report.heads[0]);
+    let map = STANDARD.decode(&head.maps[0].data).unwrap();
+    let top = head.top.as_ref().unwrap();
+    let words = |text: &String| -> Vec<u32> {
+        STANDARD.decode(text).unwrap().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    };
+    let (keys, weights) = (words(&top.keys), words(&top.weights));
+    assert_eq!((map.len(), keys.len(), weights.len()), (n * n, 3 * n, 3 * n));
+    for q in 1..n {
+        assert_eq!((map[q * n + q - 1], keys[3 * q]), (255, q as u32 - 1), "row {q}"); // the token before
+        assert!(f32::from_bits(weights[3 * q]) > 0.999, "row {q}");
+    }
+    assert_eq!(keys[1..3], [u32::MAX; 2], "the first row sees one key");
+    assert!((head.distances.iter().sum::<f64>() - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn the_table_has_a_line_for_each_head() {
+    let csv = report().csv();
+    let lines: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 5);
+    assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+    let column = lines[0].iter().position(|name| *name == "previous").unwrap();
+    assert!(lines[1][column].parse::<f64>().unwrap() > 0.99, "{csv}");
+}
+
+#[test]
+fn the_page_holds_the_data_and_no_text_can_end_its_script() {
+    let report = report();
+    let (html, json) = (report.html().unwrap(), report.json().unwrap());
+    let (_, data) = html.split_once(r#"<script id="regard-data" type="application/json">"#).unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    assert!(data.contains("\\u003cb>") && !data.contains('<'));
+    assert_eq!(data.replace("\\u003c", "<"), json);
+}
+
+#[test]
+fn the_picture_has_a_cell_for_each_head() {
+    let svg = report().svg().unwrap();
+    assert!(svg.starts_with("<svg") && svg.matches("<rect").count() == 5, "{svg}"); // the ground, and four heads
+    assert!(svg.contains("layer 1"));
+}
+
+/// As of 1,500 heads: first the largest weights go, then coarse maps, then the finest.
+#[test]
+fn a_large_report_stays_below_its_bound() {
+    let mut report = report();
+    let head = report.heads[0].clone();
+    let map = |block: usize, bytes: usize| Map { block, rows: 1, columns: 1, data: "A".repeat(bytes) };
+    let heads = |maps: Vec<Map>| vec![Head { maps, ..head.clone() }; 1500];
+    report.heads = heads(vec![map(1, 8_000), map(2, 2_000), map(4, 500)]);
+    let json = report.json().unwrap();
+    assert!(json.len() <= MOST_BYTES && json.contains(r#""block":1,"#) && !json.contains(r#""block":2,"#), "{}", json.len());
+    report.heads = heads(vec![map(1, 40_000), map(2, 14_000), map(4, 2_500)]);
+    let json = report.json().unwrap();
+    assert!(json.len() <= MOST_BYTES && !json.contains(r#""block":1,"#) && json.contains(r#""block":4,"#), "{}", json.len());
+    assert!(json.contains(r#""top":null"#));
+}
