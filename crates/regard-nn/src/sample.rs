@@ -275,7 +275,9 @@ mod tests {
             }
             let mut found = Sampler::new(sampling, &[]).unwrap().candidates(&logits);
             let mut needed = filtered(sampling, &logits);
-            [&mut found, &mut needed].map(|all| all.sort_by_key(|(token, _)| *token));
+            for all in [&mut found, &mut needed] {
+                all.sort_by_key(|(token, _)| *token);
+            }
             assert_eq!(found, needed, "{sampling:?}, {} logits", logits.len());
         }
     }
