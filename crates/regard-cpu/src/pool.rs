@@ -52,7 +52,7 @@ impl Region {
 const CHUNK: usize = 1024;
 
 /// The maps of a region by each grid, [`Region::cells`] row-major: the mean over the rows of a cell of the mass of its keys. `lse` is that of
-/// [`forward`](crate::forward), `[batch, q_heads, q_len, 1]`.
+/// [`forward`](fn@crate::forward), `[batch, q_heads, q_len, 1]`.
 pub fn pool<T: Element>(
     p: &Problem<'_, T>,
     rule: &dyn TileRule,
