@@ -62,10 +62,10 @@ def make(directory: Path) -> Path:
     return directory
 
 
-def to_gguf(directory: Path) -> Path:
+def to_gguf(directory: Path, file: Path) -> Path:
     """The same weights as a GGUF file of f16, which llama.cpp reads: heads are turned as its rotary embedding wants them."""
     config = json.loads((directory / "config.json").read_text())
-    heads, file = config["num_attention_heads"], directory / "model.gguf"
+    heads = config["num_attention_heads"]
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -175,7 +175,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         directory = options.model or make(Path(scratch))
-        file = to_gguf(directory)
+        file = to_gguf(directory, Path(scratch) / "model.gguf")
         peer = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, attn_implementation="sdpa")
         other = Llama(options, file)
         theirs(options, peer)  # warms up

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from regard import dialects
 from regard._attention import attention, explain
+from regard._cost import cost, cost_chips, cost_presets
 from regard._regard import (
     Alibi,
     Around,
@@ -89,6 +90,9 @@ __all__ = [
     "available_kernels",
     "causal_conv",
     "causal_conv_backward",
+    "cost",
+    "cost_chips",
+    "cost_presets",
     "dialects",
     "explain",
     "get_num_threads",

@@ -338,3 +338,8 @@ class PackedMatrix:
         """weight `[outputs, inputs]`, float32 or bfloat16."""
     def __call__(self, x: _Array, bias: _Array | None = None) -> Any:
         """`x @ weight.T + bias`, x `[.., inputs]` float32."""
+
+# --- what a model will cost
+
+def _cost(asked: dict[str, Any], *, config: str | None = None, path: str | None = None, preset: str | None = None) -> str: ...
+def _cost_names() -> tuple[list[str], list[str]]: ...

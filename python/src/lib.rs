@@ -7,6 +7,7 @@
 mod array;
 mod attention;
 mod cache;
+mod cost;
 mod dlpack;
 mod error;
 mod gradients;
@@ -34,5 +35,6 @@ fn _regard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     linear::register(module)?;
     positions::register(module)?;
     packed::register(module)?;
+    cost::register(module)?;
     threads::register(module)
 }

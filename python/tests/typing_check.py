@@ -121,6 +121,14 @@ def multi_head() -> None:
     assert out.shape == (1, 3, 8) and weights is not None
 
 
+def cost() -> None:
+    assert_type(regard.cost("gpt2", length=9, dtype="f32", train=True, chip="h100", memory=10**9), "dict[str, Any]")
+    regard.cost(
+        {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 4, "vocab_size": 9}, length=4, batch=2
+    )
+    assert_type((regard.cost_presets(), regard.cost_chips()), tuple[list[str], list[str]])
+
+
 if __name__ == "__main__":
     query = draw(1, 2, 3, 8)
     attention(query, query, query)
@@ -130,3 +138,4 @@ if __name__ == "__main__":
     positions(query)
     settings()
     multi_head()
+    cost()

@@ -8,11 +8,13 @@ mod linear;
 mod memory;
 mod model;
 mod numerics;
+mod paging;
 mod pattern;
 mod peer;
 mod random;
 mod report;
 mod roofline;
+mod serving;
 mod training;
 mod work;
 
@@ -43,6 +45,10 @@ enum What {
     Model(model::Options),
     /// Measure the error of every kernel against f64
     Numerics(numerics::Options),
+    /// Measure what a paged cache is for: memory that holds tokens, what sharing saves, requests a second
+    Paging(paging::Options),
+    /// Measure the engine of the server with many requests at once
+    Serving(serving::Options),
 }
 
 impl Bench {
@@ -52,6 +58,8 @@ impl Bench {
             What::Roofline(options) => options.execute(),
             What::Model(options) => options.execute(),
             What::Numerics(options) => options.execute(),
+            What::Paging(options) => options.execute(),
+            What::Serving(options) => options.execute(),
         }
     }
 }

@@ -118,7 +118,7 @@ impl Inspect {
     /// The text of the command line, then those of the files.
     fn texts(&self, model: &Model) -> Result<Vec<Text>, Box<dyn Error>> {
         let mut texts = Vec::new();
-        for text in &self.text {
+        if let Some(text) = &self.text {
             texts.push(Text::new(model, "command line", text)?);
         }
         for path in &self.file {

@@ -1,6 +1,7 @@
 //! The `regard` command.
 
 mod bench;
+mod cost;
 mod embed;
 mod inspect;
 mod interrupt;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Exact, fast attention: tell a story, run a model, embed texts, see what heads do, train a model, measure.
+/// Exact, fast attention: tell a story, run a model, embed texts, see what heads do, train a model, tell what one costs, measure.
 #[derive(Parser)]
 #[command(name = "regard", version, arg_required_else_help = true)]
 struct Cli {
@@ -36,6 +37,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Train a model on a text file
     Train(train::Train),
+    /// Tell what a model will cost: parameters, operations, bytes, memory and time
+    Cost(cost::Cost),
     /// Measure attention and training, beside a peer in alternating runs
     Bench(bench::Bench),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Embed(embed) => embed.execute(),
         Command::Inspect(inspect) => inspect.execute(),
         Command::Train(train) => train.execute(),
+        Command::Cost(cost) => cost.execute(),
         Command::Bench(bench) => bench.execute(),
     };
     match done {

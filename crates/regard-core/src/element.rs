@@ -22,6 +22,9 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
     /// Narrows `from` into the equally long `to`.
     fn narrow(from: &[f32], to: &mut [Self]);
 
+    /// Runs the computation of this type.
+    fn run<J: PerElement>(input: J::In<Self>) -> J::Out;
+
     /// The slice itself where the type is f32 already: such rows are read in place.
     fn as_f32(_row: &[Self]) -> Option<&[f32]> {
         None
@@ -33,8 +36,31 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
     }
 }
 
+/// A computation written once for all types, and compiled for each where it is defined: what calls it for a type it is generic over
+/// does not compile it again. Reached by [`Element::run`].
+pub trait PerElement {
+    /// What it takes.
+    type In<T: Element>;
+
+    /// What it gives.
+    type Out;
+
+    /// On f32.
+    fn f32(input: Self::In<f32>) -> Self::Out;
+
+    /// On bf16.
+    fn bf16(input: Self::In<bf16>) -> Self::Out;
+
+    /// On f16.
+    fn f16(input: Self::In<f16>) -> Self::Out;
+}
+
 impl Element for f32 {
     const NAME: &'static str = "f32";
+
+    fn run<J: PerElement>(input: J::In<f32>) -> J::Out {
+        J::f32(input)
+    }
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -64,6 +90,10 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const NAME: &'static str = "bf16";
+
+    fn run<J: PerElement>(input: J::In<bf16>) -> J::Out {
+        J::bf16(input)
+    }
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -101,6 +131,10 @@ impl Element for bf16 {
 
 impl Element for f16 {
     const NAME: &'static str = "f16";
+
+    fn run<J: PerElement>(input: J::In<f16>) -> J::Out {
+        J::f16(input)
+    }
 
     #[inline(always)]
     fn to_f32(self) -> f32 {

@@ -41,7 +41,7 @@ mod view;
 
 pub use cache::{CacheShape, KvCache, Sequence};
 pub use dropout::Dropout;
-pub use element::Element;
+pub use element::{Element, PerElement};
 pub use error::{Error, Result};
 pub use kv::Kv;
 pub use linear::{Feature, Gate, LinearInputs, LinearShape, UpdateRule};

@@ -10,6 +10,7 @@ use regard_core::{BiasSink, Element, Pair, Shape, View, ViewMut};
 
 use crate::block::ranges;
 use crate::lines::Lines;
+use crate::once::per_element;
 use crate::rule::SlopeRule;
 use crate::scatter::{RowWriter, split};
 use crate::share::{share, threads};
@@ -45,8 +46,12 @@ pub struct Gradients<'a, T> {
     pub dsinks: &'a mut [f32],
 }
 
-/// Writes all gradients.
-pub fn backward<T: Element>(p: &Problem<'_, T>, rule: &dyn SlopeRule, up: Upstream<'_, T>, grads: Gradients<'_, T>) {
+per_element! {
+    /// Writes all gradients.
+    pub fn backward<T>(p: &'a Problem<'a, T>, rule: &'a dyn SlopeRule, up: Upstream<'a, T>, grads: Gradients<'a, T>) = all_gradients;
+}
+
+fn all_gradients<T: Element>(p: &Problem<'_, T>, rule: &dyn SlopeRule, up: Upstream<'_, T>, grads: Gradients<'_, T>) {
     let threads = threads(&p.shape, 3 * p.shape.head_dim + 2 * p.shape.value_dim);
     let Statistics { lse, delta } = &Statistics::of(p, &up, threads);
     let pass = |careful| Pass { p, rule, d_out: up.d_out, lse, delta, threads, careful };

@@ -10,6 +10,7 @@ use regard_core::{Element, Shape, ViewMut};
 use crate::block::{RowBlock, apply, ranges, tiles};
 use crate::exp::exp;
 use crate::lines::Lines;
+use crate::once::per_element;
 use crate::packed::Packed;
 use crate::products::{Products, Query, Turned, room};
 use crate::rule::TileRule;
@@ -19,8 +20,12 @@ use crate::simd::{Task, Transpose, Vector};
 use crate::walk::splits_keys;
 use crate::{Problem, ROWS, SPAN, TILE, tiled};
 
-/// Writes `out`, `[batch, q_heads, q_len, value_dim]`, and the log-sum-exp of every row, `[batch, q_heads, q_len, 1]`.
-pub fn forward<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut<'_, T>, lse: ViewMut<'_, f32>) {
+per_element! {
+    /// Writes `out`, `[batch, q_heads, q_len, value_dim]`, and the log-sum-exp of every row, `[batch, q_heads, q_len, 1]`.
+    pub fn forward<T>(p: &'a Problem<'a, T>, rule: &'a dyn TileRule, out: ViewMut<'a, T>, lse: ViewMut<'a, f32>) = all_rows;
+}
+
+fn all_rows<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, out: ViewMut<'_, T>, lse: ViewMut<'_, f32>) {
     let blocks = RowBlock::all(&p.shape, p.kernel.lanes());
     let written = || blocks.iter().map(|b| b.output_rows(&p.shape));
     let (threads, splits_keys) = (forward_threads(&p.shape), splits_keys(&p.shape));

@@ -18,6 +18,7 @@ use self::sums::{FoldSums, Sums};
 use self::top::Top;
 use crate::block::{RowBlock, ranges};
 use crate::forward::{Finish, Fold, Partial, Scratch, Span, Watch, bands, forward};
+use crate::once::per_element;
 use crate::packed::Packed;
 use crate::products::Query;
 use crate::rule::TileRule;
@@ -74,10 +75,16 @@ impl Inspect {
     }
 }
 
-/// As [`forward`], with facts about every row. The output has the bits of that of [`forward`].
-///
-/// Where tiles of AMX compute the output, facts are a pass of their own, without values.
-pub fn inspect<T: Element>(
+per_element! {
+    /// As [`forward`], with facts about every row. The output has the bits of that of [`forward`].
+    ///
+    /// Where tiles of AMX compute the output, facts are a pass of their own, without values.
+    pub fn inspect<T>(
+        p: &'a Problem<'a, T>, rule: &'a dyn TileRule, what: &'a Inspect, out: ViewMut<'a, T>, lse: ViewMut<'a, f32>,
+    ) -> RowFacts = all_rows;
+}
+
+fn all_rows<T: Element>(
     p: &Problem<'_, T>,
     rule: &dyn TileRule,
     what: &Inspect,

@@ -23,6 +23,7 @@ mod inspect;
 pub mod linear;
 mod lines;
 mod memory;
+mod once;
 mod packed;
 mod pool;
 mod products;

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use regard_core::{Element, View};
 
 use crate::block::{RowBlock, apply, ranges};
+use crate::once::per_element;
 use crate::packed::Packed;
 use crate::products::{Products, Query, Turned};
 use crate::rule::TileRule;
@@ -51,9 +52,15 @@ impl Region {
 /// Keys of a task. Sums of tasks are added in order of key, however many threads there are.
 const CHUNK: usize = 1024;
 
-/// The maps of a region by each grid, [`Region::cells`] row-major: the mean over the rows of a cell of the mass of its keys. `lse` is that of
-/// [`forward`](fn@crate::forward), `[batch, q_heads, q_len, 1]`.
-pub fn pool<T: Element>(
+per_element! {
+    /// The maps of a region by each grid, [`Region::cells`] row-major: the mean over the rows of a cell of the mass of its keys. `lse` is that of
+    /// [`forward`](fn@crate::forward), `[batch, q_heads, q_len, 1]`.
+    pub fn pool<T>(
+        p: &'a Problem<'a, T>, rule: &'a dyn TileRule, lse: View<'a, f32>, region: &'a Region, grids: &'a [Grid],
+    ) -> Vec<Vec<f32>> = all_chunks;
+}
+
+fn all_chunks<T: Element>(
     p: &Problem<'_, T>,
     rule: &dyn TileRule,
     lse: View<'_, f32>,

@@ -59,10 +59,9 @@ pub fn clusters(similarities: &[Vec<f64>], least: f64) -> Vec<usize> {
         };
         let moved = std::mem::take(&mut groups[b]);
         groups[a].extend(moved);
-        for i in 0..groups.len() {
-            let link = links[a][i].min(links[b][i]);
-            (links[a][i], links[i][a]) = (link, link);
-        }
+        let joined: Vec<f64> = links[a].iter().zip(&links[b]).map(|(a, b)| a.min(*b)).collect();
+        links.iter_mut().zip(&joined).for_each(|(row, link)| row[a] = *link);
+        links[a] = joined;
     }
     groups.retain(|group| !group.is_empty());
     groups.sort_by_key(|group| group.iter().min().copied());

@@ -19,6 +19,7 @@ use regard::{Kv, Lines, Rope};
 
 pub use self::batch::{DecoderPages, Reading};
 pub use self::config::{Activation, Biases, DecoderConfig, Experts, FeedForward, LayerConfig, NormKind};
+pub(crate) use self::families::{OR_T5, SUPPORTED};
 pub use self::observe::{Attending, DecoderMask, Observer};
 
 use self::attention::Attention;

@@ -4,10 +4,13 @@ mod layout;
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use self::layout::Layout;
 use crate::encoder::load;
 use crate::files::Files;
 use crate::parts::add;
+use crate::weights::read_file;
 use crate::{Encoder, EncoderConfig, Error, Precision, Result, Tokenizer};
 
 /// How the states of a text's tokens become one vector.
@@ -68,6 +71,12 @@ impl Embedder {
         let tokenizer = tokenizer.cut_at(most).map_err(|e| e.within(&root))?;
         let encoder = files.weights(precision, |checkpoint| load::load(config, checkpoint))?;
         Ok(Self { encoder, tokenizer, pooling, normalized, lowercase })
+    }
+
+    /// Whether a directory is that of an embedder: sentence-transformers', or of a model of BERT's kind.
+    pub fn is_at(dir: &Path) -> bool {
+        let config = || serde_json::from_slice::<Value>(&read_file(&dir.join("config.json")).ok()?).ok();
+        dir.join("modules.json").exists() || config().is_some_and(|config| config["model_type"] == "bert")
     }
 
     /// The same, with vectors of length 1 or as they come.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
+use crate::decoder::{OR_T5, SUPPORTED};
 use crate::{Decoder, DecoderCache, DecoderConfig, Error, Result, T5, T5Cache, T5Config};
 
 /// The shape of either.
@@ -31,7 +32,10 @@ impl NetworkConfig {
         if model_type == Some(true) {
             T5Config::from_json(text).map(Self::T5)
         } else {
-            DecoderConfig::from_json(text).map(Self::Decoder)
+            DecoderConfig::from_json(text).map(Self::Decoder).map_err(|error| match error {
+                Error::Unsupported { what, given, supported: SUPPORTED } => Error::Unsupported { what, given, supported: OR_T5 },
+                other => other,
+            })
         }
     }
 

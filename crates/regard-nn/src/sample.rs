@@ -153,37 +153,64 @@ impl Sampler {
         candidates.last().map_or(0, |(token, _)| *token) // rounding left a crumb
     }
 
-    /// The tokens that every filter keeps, most likely first, with probabilities relative to the most likely. Never empty.
+    /// The tokens that every filter keeps, with probabilities relative to the most likely. Never empty. Most likely first where tokens are
+    /// cut off, else by id: to sort a vocabulary takes longer than the rest of a draw.
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
-        let mut order = by_likelihood(logits);
-        if top_k > 0 {
-            order.truncate(top_k);
+        let mut keys = by_likelihood(logits);
+        if (1..keys.len()).contains(&top_k) {
+            keys.select_nth_unstable(top_k - 1);
+            keys.truncate(top_k);
+            keys.sort_unstable();
         }
-        let max = f64::from(logits[order[0] as usize]);
+        let max = keys.iter().min().map_or(0.0, |key| f64::from(logits[token(*key) as usize]));
         let relative = |i: u32| (i, ((f64::from(logits[i as usize]) - max) / f64::from(temperature)).exp());
-        let mut kept: Vec<(u32, f64)> = order.into_iter().map(relative).collect();
-        let total: f64 = kept.iter().map(|(_, p)| p).sum();
-        let mut before = 0.0; // probability of the more likely tokens
-        let reach = kept.iter().take_while(|(_, p)| {
-            let keep = before < f64::from(top_p) * total;
-            before += p;
-            keep
-        });
-        let reach = reach.count().max(1);
-        kept.truncate(reach);
+        let mut kept: Vec<(u32, f64)> = keys.iter().map(|key| relative(token(*key))).collect();
+        if top_p < 1.0 {
+            let total: f64 = kept.iter().map(|(_, p)| p).sum();
+            let reach = f64::from(top_p) * total * (1.0 - 1e-12); // sums in another order may round otherwise
+            kept = most_likely(&mut keys, reach, relative);
+        }
         kept.retain(|(_, p)| *p >= f64::from(min_p));
         kept
     }
 }
 
-/// The tokens that are possible, most likely first; equal ones rank by id. Sorting takes most of the time of a draw, and words sort
-/// faster than logits are compared.
-fn by_likelihood(logits: &[f32]) -> Vec<u32> {
+/// The most likely tokens, most likely first, up to the one with which they reach the sum `reach`; at least one.
+fn most_likely(keys: &mut [u64], reach: f64, relative: impl Fn(u32) -> (u32, f64)) -> Vec<(u32, f64)> {
+    let mut len = 64;
+    loop {
+        len = len.min(keys.len());
+        if len < keys.len() {
+            keys.select_nth_unstable(len - 1);
+        }
+        keys[..len].sort_unstable();
+        let (mut kept, mut sum) = (Vec::new(), 0.0);
+        for key in &keys[..len] {
+            let (token, p) = relative(token(*key));
+            kept.push((token, p));
+            sum += p;
+            if sum >= reach {
+                return kept;
+            }
+        }
+        if len == keys.len() {
+            return kept;
+        }
+        len *= 8;
+    }
+}
+
+/// A word for each token that is possible, smaller where it is more likely; equal ones rank by id. Words sort faster than logits are
+/// compared.
+fn by_likelihood(logits: &[f32]) -> Vec<u64> {
     let possible = logits.iter().enumerate().filter(|(_, x)| **x > f32::NEG_INFINITY);
-    let mut keys: Vec<u64> = possible.map(|(i, x)| u64::from(descending(*x)) << 32 | i as u64).collect();
-    keys.sort_unstable();
-    keys.into_iter().map(|key| key as u32).collect()
+    possible.map(|(i, x)| u64::from(descending(*x)) << 32 | i as u64).collect()
+}
+
+/// The token of a word of [`by_likelihood`].
+fn token(key: u64) -> u32 {
+    key as u32
 }
 
 /// Numbers in the opposite order of [`f32::total_cmp`].
@@ -207,7 +234,50 @@ mod tests {
         let logits: Vec<f32> = (0..2000).map(draw).collect();
         let mut order: Vec<u32> = (0..2000).filter(|&i| logits[i as usize] > f32::NEG_INFINITY).collect();
         order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
-        assert_eq!(by_likelihood(&logits), order);
+        let mut keys = by_likelihood(&logits);
+        keys.sort_unstable();
+        assert_eq!(keys.into_iter().map(token).collect::<Vec<_>>(), order);
+    }
+
+    /// The filters by their definitions, over a vocabulary that is sorted whole.
+    fn filtered(sampling: Sampling, logits: &[f32]) -> Vec<(u32, f64)> {
+        let Sampling { temperature, top_k, top_p, min_p, .. } = sampling;
+        let mut order: Vec<u32> = (0..logits.len() as u32).filter(|&i| logits[i as usize] > f32::NEG_INFINITY).collect();
+        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        order.truncate(if top_k == 0 { order.len() } else { top_k });
+        let weight = |i: u32| (f64::from(logits[i as usize] - logits[order[0] as usize]) / f64::from(temperature)).exp();
+        let total: f64 = order.iter().map(|&i| weight(i)).sum();
+        let mut before = 0.0;
+        let reached = order.iter().take_while(|&&i| {
+            let kept = top_p == 1.0 || before < f64::from(top_p) * total * (1.0 - 1e-12);
+            before += weight(i);
+            kept
+        });
+        reached.map(|&i| (i, weight(i))).filter(|(_, p)| *p >= f64::from(min_p)).collect()
+    }
+
+    #[test]
+    fn filters_keep_what_their_definitions_keep() {
+        let mut rng = Rng::new(8, 0);
+        for case in 0..300 {
+            let pick = |rng: &mut Rng, of: &[f32]| of[(rng.bits() % of.len() as u64) as usize];
+            let sampling = Sampling {
+                temperature: pick(&mut rng, &[0.1, 1.0, 3.0, 50.0]),
+                top_k: pick(&mut rng, &[0.0, 0.0, 1.0, 7.0, 100.0, 5000.0]) as usize,
+                top_p: pick(&mut rng, &[1.0, 0.999, 0.9, 0.3, 1e-6]),
+                min_p: pick(&mut rng, &[0.0, 0.0, 0.02, 1.0]),
+                ..Sampling::default()
+            };
+            // Whole numbers: many are equal, and their differences exact.
+            let mut logits: Vec<f32> = (0..1 + rng.bits() % 3000).map(|_| (4.0 * rng.normal()).round() as f32).collect();
+            if case % 3 == 0 && logits.len() > 1 {
+                logits[1] = f32::NEG_INFINITY;
+            }
+            let mut found = Sampler::new(sampling, &[]).unwrap().candidates(&logits);
+            let mut needed = filtered(sampling, &logits);
+            [&mut found, &mut needed].map(|all| all.sort_by_key(|(token, _)| *token));
+            assert_eq!(found, needed, "{sampling:?}, {} logits", logits.len());
+        }
     }
 
     fn greedy(adjustments: Adjustments, logits: &[f32], tokens: usize) -> Vec<u32> {

@@ -85,6 +85,11 @@ impl<T: Clone> Job<T> {
         })
     }
 
+    /// Tokens whose keys and values lie in pages, for each sequence.
+    pub(crate) fn held_tokens(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.computed).sum()
+    }
+
     /// Whether log-probabilities of the prompt are still to be told.
     pub(crate) fn scores_prompt(&self) -> bool {
         self.request.prompt_logprobs.is_some() && self.prompt_logprobs.len() + 1 < self.request.prompt.len()

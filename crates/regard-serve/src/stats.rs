@@ -15,6 +15,10 @@ pub struct Stats {
     pub free_pages: usize,
     /// Pages that only the prefix cache holds.
     pub cached_pages: usize,
+    /// Pages in the block tables of all sequences, a shared page once for each: what would be held if none were shared.
+    pub table_pages: usize,
+    /// Tokens whose keys and values lie in pages, those of a shared page once for each sequence.
+    pub held_tokens: usize,
     /// Steps that read tokens.
     pub steps: u64,
     /// Tokens that were read.

@@ -155,3 +155,38 @@ fn numerics_tell_the_error_of_every_kernel() {
         assert!(row["kernels"]["scalar"].is_f64() && row["ratio"].is_null(), "{row}");
     }
 }
+
+#[test]
+fn pages_hold_more_tokens_than_what_is_reserved() {
+    let output = regard().args(["bench", "paging", "--requests", "120", "--texts", "1", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let schemes = json["schemes"].as_array().unwrap();
+    let of = |field: &str| schemes.iter().map(|scheme| scheme.pointer(field).unwrap().as_f64().unwrap()).collect::<Vec<_>>();
+    let parts = ["/tokens", "/later", "/never", "/between"].map(of);
+    for i in 0..4 {
+        let sum: f64 = parts.iter().map(|part| part[i]).sum();
+        assert!((sum - 1.0).abs() < 1e-9 && parts.iter().all(|part| part[i] >= 0.0), "{json}");
+    }
+    assert!(parts[0].is_sorted() && parts[0][3] > 0.85, "longest, powers of two, exact, pages: {:?}", parts[0]);
+    assert!(of("/requests_per_second/ShareGPT").is_sorted(), "{json}");
+    assert_eq!(parts[2][2], 0.0, "what is known exactly is all used");
+    for saving in json["sharing"].as_array().unwrap() {
+        let saved: Vec<f64> = saving["saved"].as_array().unwrap().iter().map(|share| share.as_f64().unwrap()).collect();
+        // Of w texts at most w − 1 are shared.
+        assert!(saved.iter().zip([0.5, 0.75, 5.0 / 6.0]).all(|(share, most)| *share > 0.0 && *share < most), "{saving}");
+    }
+}
+
+#[test]
+fn the_engine_is_measured() {
+    let serving = ["bench", "serving", "--batch", "1,3", "--prompt", "20", "--shared", "64", "--runs", "1"];
+    let output = regard().args(serving).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for rate in ["/prefill/1/0", "/prefill/3/0", "/decode/1/0", "/decode/3/0", "/contiguous_to_paged/3/0", "/hit_to_miss/0"] {
+        assert!(json.pointer(rate).and_then(Value::as_f64).is_some_and(|rate| rate > 0.0), "{rate} of {json}");
+    }
+    let output = regard().args(["bench", "serving", "--prompt", "600"]).output().unwrap();
+    assert!(stderr(&output).contains("context of 512"), "{}", stderr(&output));
+}

@@ -1,6 +1,7 @@
 //! The `regard` command as its user meets it: output, exit codes, interruption, resumption.
 
 mod bench;
+mod cost;
 mod embed;
 #[cfg(feature = "hub")]
 mod hub;

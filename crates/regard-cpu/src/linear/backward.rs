@@ -23,6 +23,7 @@ use super::output::{Head, reciprocal};
 use super::solve::solve_backward;
 use super::{CHUNK, Left, Linear, Sizes, add_times, dot, product, room, times, triangular};
 use crate::block::ranges;
+use crate::once::per_element;
 use crate::scatter::{RowWriter, split};
 use crate::simd::{Task, Transpose, Vector};
 
@@ -62,8 +63,12 @@ struct To<'o, T> {
     dpast: RowWriter<'o, f32>,
 }
 
-/// Writes all gradients. KV heads run side by side; each keeps one state for every [`CHUNK`] tokens.
-pub fn backward<T: Element>(p: &Linear<'_, T>, up: Upstream<'_, T>, grads: Gradients<'_, T>) {
+per_element! {
+    /// Writes all gradients. KV heads run side by side; each keeps one state for every [`CHUNK`] tokens.
+    pub fn backward<T>(p: &'a Linear<'a, T>, up: Upstream<'a, T>, grads: Gradients<'a, T>) = all_gradients;
+}
+
+fn all_gradients<T: Element>(p: &Linear<'_, T>, up: Upstream<'_, T>, grads: Gradients<'_, T>) {
     let (s, heads) = (&p.shape, p.shape.batch * p.shape.kv_heads);
     let (mut dq, mut dk) = (of_heads(grads.dq, heads, s.group() * s.len), of_heads(grads.dk, heads, s.len));
     let (mut dv, mut dpast) = (of_heads(grads.dv, heads, s.len), of_heads(grads.dpast, heads, s.head_dim));

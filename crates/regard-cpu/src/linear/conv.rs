@@ -11,6 +11,7 @@ use regard_core::{Element, View, ViewMut};
 
 use super::forward::share;
 use crate::block::ranges;
+use crate::once::per_element;
 use crate::scatter::{RowWriter, split};
 
 /// One convolution, checked.
@@ -91,8 +92,12 @@ fn rows<T: Element>(view: &View<'_, T>, (b, h): (usize, usize), positions: Range
     to.chunks_exact_mut(view.shape()[3].max(1)).zip(positions).for_each(|(to, l)| view.row_into(b, h, l, to));
 }
 
-/// Writes the output and the state after the last position, `[batch, heads, taps − 1, dim]`.
-pub fn conv_forward<T: Element>(p: &Conv<'_, T>, out: ViewMut<'_, T>, state: ViewMut<'_, T>) {
+per_element! {
+    /// Writes the output and the state after the last position, `[batch, heads, taps − 1, dim]`.
+    pub fn conv_forward<T>(p: &'a Conv<'a, T>, out: ViewMut<'a, T>, state: ViewMut<'a, T>) = all_outputs;
+}
+
+fn all_outputs<T: Element>(p: &Conv<'_, T>, out: ViewMut<'_, T>, state: ViewMut<'_, T>) {
     let [batch, heads, len, dim] = p.x.shape();
     if dim == 0 {
         return;
@@ -122,8 +127,12 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Writes all gradients of `Σ d_out · out + Σ d_state · state`. Heads one after another: the sums over the batch have one order.
-pub fn conv_backward<T: Element>(p: &Conv<'_, T>, d_out: View<'_, T>, d_state: Option<View<'_, T>>, grads: ConvGradients<'_, T>) {
+per_element! {
+    /// Writes all gradients of `Σ d_out · out + Σ d_state · state`. Heads one after another: the sums over the batch have one order.
+    pub fn conv_backward<T>(p: &'a Conv<'a, T>, d_out: View<'a, T>, d_state: Option<View<'a, T>>, grads: ConvGradients<'a, T>) = all_gradients;
+}
+
+fn all_gradients<T: Element>(p: &Conv<'_, T>, d_out: View<'_, T>, d_state: Option<View<'_, T>>, grads: ConvGradients<'_, T>) {
     let [batch, heads, len, dim] = p.x.shape();
     if dim == 0 {
         return;

@@ -8,6 +8,7 @@ use super::output::Outputs;
 use super::recurrent::Recur;
 use super::{Linear, RECURRENT};
 use crate::block::ranges;
+use crate::once::per_element;
 use crate::scatter::{RowWriter, split};
 
 /// Below this many multiply-adds, waking a second thread takes longer than it saves (some 10 µs).
@@ -16,8 +17,12 @@ const ALONE: usize = 1 << 18;
 /// A writer for each query head of a group.
 type Writers<'o, T> = Vec<RowWriter<'o, T>>;
 
-/// Writes `out`, `[batch, q_heads, length, value_dim]`, and the state after the last token, `[batch, kv_heads, head_dim, state_dim]`.
-pub fn forward<T: Element>(p: &Linear<'_, T>, out: ViewMut<'_, T>, state: ViewMut<'_, f32>) {
+per_element! {
+    /// Writes `out`, `[batch, q_heads, length, value_dim]`, and the state after the last token, `[batch, kv_heads, head_dim, state_dim]`.
+    pub fn forward<T>(p: &'a Linear<'a, T>, out: ViewMut<'a, T>, state: ViewMut<'a, f32>) = all_tokens;
+}
+
+fn all_tokens<T: Element>(p: &Linear<'_, T>, out: ViewMut<'_, T>, state: ViewMut<'_, f32>) {
     let s = &p.shape;
     let (heads, threads) = (s.batch * s.kv_heads, rayon::current_num_threads());
     let alone = threads == 1 || s.batch * s.q_heads * s.len * s.head_dim * s.state_dim <= ALONE;

@@ -204,9 +204,15 @@ pub(super) static FAMILIES: [Family; 12] = [
     },
 ];
 
+macro_rules! named {
+    ($others:literal) => {
+        concat!("llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi3, smollm3, gpt2, gpt_neox", $others)
+    };
+}
 /// All supported, for error messages.
-pub(super) const SUPPORTED: &str =
-    "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi3, smollm3, gpt2, gpt_neox and gpt_oss";
+pub(crate) const SUPPORTED: &str = named!(" and gpt_oss");
+/// The same where an encoder–decoder may be instead.
+pub(crate) const OR_T5: &str = named!(", gpt_oss and t5");
 
 /// The family of a `model_type`.
 pub(super) fn family(model_type: &str) -> Result<&'static Family> {

@@ -218,4 +218,5 @@ def main(names):
             raise SystemExit(f"{name}: no seed will do")
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -65,6 +65,11 @@ impl Pool {
         self.free.len() + self.idle.len()
     }
 
+    /// Pages in all tables, a shared one once for each.
+    pub(crate) fn table_pages(&self) -> usize {
+        self.references.iter().map(|references| *references as usize).sum()
+    }
+
     /// Tables that hold a page.
     pub(crate) fn references(&self, page: u32) -> u32 {
         self.references[page as usize]

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use regard_nn::{ChatTemplate, Embedder, Model, Precision, Result};
-use serde_json::Value;
 
 /// A model, by the name that requests call it.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Served {
     /// # Errors
     /// As [`Model::open_in`], [`Model::chat_template`] and [`Embedder::open_in`].
     pub fn open(name: impl Into<String>, path: &Path, precision: Option<Precision>) -> Result<Self> {
-        if is_encoder(path) {
+        if Embedder::is_at(path) {
             return Ok(Self::embedder(name, Embedder::open_in(path, precision)?));
         }
         let model = Model::open_in(path, precision)?;
@@ -57,12 +56,6 @@ impl Served {
         }
         self
     }
-}
-
-/// Whether a directory is that of an encoder: sentence-transformers', or of a model of that kind.
-fn is_encoder(path: &Path) -> bool {
-    let config = || serde_json::from_slice::<Value>(&std::fs::read(path.join("config.json")).ok()?).ok();
-    path.join("modules.json").exists() || config().is_some_and(|config| config["model_type"] == "bert")
 }
 
 impl Text {

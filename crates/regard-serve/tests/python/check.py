@@ -1,18 +1,12 @@
 """OpenAI's own client against a running server: `check.py regard` starts that binary over the story model and asks it everything."""
 
 import asyncio
-import os
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import openai
+from server import KEY, served
 
 PROMPT = "Once upon a time there was a king"
-KEY = "open-sesame"
-STORY = Path(__file__).resolve().parents[3] / "regard-story" / "model"
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}Once upon a time{% endif %}"
 GREEDY = dict(model="tales", prompt=PROMPT, max_tokens=24, temperature=0)
 CHAT = dict(model="tales", messages=[{"role": "user", "content": "Who?"}], max_completion_tokens=16, temperature=0)
 
@@ -77,23 +71,14 @@ async def many_at_once(base_url, text):
 
 
 def main(binary):
-    with tempfile.TemporaryDirectory() as place:
-        for file in STORY.iterdir():
-            (Path(place) / file.name).symlink_to(file)
-        (Path(place) / "chat_template.jinja").write_text(TEMPLATE)
-        command = [binary, "serve", "--port", "0", "--model", place, "--name", "tales", "--no-log"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "REGARD_API_KEY": KEY})
-        try:
-            base_url = server.stdout.readline().split()[-1] + "/v1"
-            client = openai.OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
-            assert [model.id for model in client.models.list()] == ["tales"]
-            text = completions(client)
-            chats(client)
-            refusals(client, base_url)
-            asyncio.run(many_at_once(base_url, text))
-        finally:
-            server.terminate()
-        assert server.wait(timeout=60) == 0
+    with served(binary) as (_, address):
+        base_url = address + "/v1"
+        client = openai.OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
+        assert [model.id for model in client.models.list()] == ["tales"]
+        text = completions(client)
+        chats(client)
+        refusals(client, base_url)
+        asyncio.run(many_at_once(base_url, text))
     print("ok")
 
 

@@ -131,7 +131,7 @@ fn routes_methods_types_and_sizes_are_checked() {
     assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "story");
     assert_eq!(server.get("/v1/models/story").json()["max_model_len"], 512);
     assert_eq!(server.get("/v1/models/other").status, 404);
-    assert!(server.get("/").body.contains("<textarea"));
+    assert!(server.get("/").body.contains("<title>regard</title>"));
     let (message, param) = server.post("/v1/embeddings", &json!({ "input": "x" })).error();
     assert!(message.contains("embeds no texts") && param == "model", "{message}");
 }

@@ -1,0 +1,187 @@
+// The heat map of one head on a canvas: draws what its viewport shows, from the level that fits the zoom.
+
+import { sides } from "./axes";
+import type { Cell } from "./cell";
+import { css, sequential } from "./colour";
+import { atWidth, el } from "./dom";
+import { listen } from "./gestures";
+import { Pictures, most, type Look } from "./paint";
+import type { Level, Pyramid } from "./pyramid";
+import { shade } from "./scale";
+import { Viewport } from "./viewport";
+
+/** A cell of a level is at least so many pixels wide, or a coarser level is drawn. */
+const CELL = 2;
+/** From so many pixels a token on, single weights are drawn over pooled ones. */
+const SINGLE = 4;
+
+export interface Margins {
+  left: number;
+  top: number;
+}
+
+export class HeatMap {
+  readonly canvas = el("canvas", { class: "map", tabindex: 0, role: "application", "aria-roledescription": "heat map" });
+  readonly element = el("div", { class: "map-place" }, this.canvas);
+  readonly view: Viewport;
+  margins: Margins = { left: 76, top: 56 };
+  cursor: Cell | null = null;
+  private pyramid: Pyramid | null = null;
+  private look: Look = { log: false, dark: false, hidden: 0 };
+  private pictures = new Pictures();
+  private asked = false;
+  private drawn = 0;
+
+  /** `say` hears the cell that is pointed at, `choose` the one that is clicked. */
+  constructor(
+    readonly tokens: readonly string[],
+    readonly say: (cell: Cell | null) => void,
+    readonly choose: (cell: Cell) => void,
+    private readonly after: () => void,
+  ) {
+    this.view = new Viewport(tokens.length, 1, 1);
+    atWidth(this.element, width => this.resize(width));
+    listen(this);
+  }
+
+  show(pyramid: Pyramid, look: Look): void {
+    if (pyramid !== this.pyramid) this.pictures = new Pictures();
+    [this.pyramid, this.look] = [pyramid, look];
+    this.draw();
+  }
+
+  /** The level that is drawn now. */
+  get level(): Level | null {
+    return this.pyramid?.level(this.view.scale, CELL) ?? null;
+  }
+
+  /** Whether single weights lie over the pooled ones. */
+  get singles(): boolean {
+    return this.level !== null && this.level.block > 1 && this.view.scale >= SINGLE && this.pyramid?.top !== null;
+  }
+
+  /** Draws before the next frame, once however often it is asked for. */
+  draw(): void {
+    if (this.asked) return;
+    this.asked = true;
+    requestAnimationFrame(() => {
+      this.asked = false;
+      this.paint();
+      this.after();
+    });
+  }
+
+  private resize(width: number): void {
+    this.margins = width < 420 ? { left: 56, top: 46 } : { left: 76, top: 56 };
+    const side = Math.min(width - this.margins.left - 1, 640);
+    const ratio = devicePixelRatio || 1;
+    [this.canvas.width, this.canvas.height] = [
+      Math.round((side + this.margins.left + 1) * ratio),
+      Math.round((side + this.margins.top + 1) * ratio),
+    ];
+    this.canvas.style.width = `${side + this.margins.left + 1}px`;
+    this.canvas.style.height = `${side + this.margins.top + 1}px`;
+    this.view.resize(side, side);
+    this.draw();
+  }
+
+  private paint(): void {
+    const [context, level] = [this.canvas.getContext("2d"), this.level];
+    if (!context || !level || !this.pyramid) return;
+    const ratio = devicePixelRatio || 1;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    sides(context, this);
+    context.save();
+    context.translate(this.margins.left, this.margins.top);
+    context.beginPath();
+    context.rect(0, 0, this.view.width, this.view.height);
+    context.clip();
+    this.cells(context, level);
+    if (this.singles) this.weights(context);
+    this.hidden(context, level);
+    this.mark(context, level);
+    context.restore();
+    this.canvas.style.touchAction = this.view.fitted ? "pan-y" : "none";
+    Object.assign(this.canvas.dataset, { block: level.block, drawn: ++this.drawn });
+  }
+
+  /** The part of the level's picture that is in view. */
+  private cells(context: CanvasRenderingContext2D, level: Level): void {
+    const { x, y, scale, width, height } = this.view;
+    const { block } = level;
+    const [left, top] = [Math.floor(x / block), Math.floor(y / block)];
+    const columns = Math.min(level.columns, Math.ceil((x + width / scale) / block)) - left;
+    const rows = Math.min(level.rows, Math.ceil((y + height / scale) / block)) - top;
+    const size = block * scale;
+    context.imageSmoothingEnabled = false;
+    if (this.singles) context.globalAlpha = 0.2;
+    context.drawImage(
+      this.pictures.get(level, this.look),
+      left,
+      top,
+      columns,
+      rows,
+      left * size - x * scale,
+      top * size - y * scale,
+      columns * size,
+      rows * size,
+    );
+    context.globalAlpha = 1;
+  }
+
+  /** The largest weights of the rows in view, each at its own cell. */
+  private weights(context: CanvasRenderingContext2D): void {
+    const { x, y, scale, height } = this.view;
+    const [{ top }, { full }] = [this.pyramid as Pyramid, this];
+    const last = Math.min(this.tokens.length, Math.ceil(y + height / scale));
+    for (let row = Math.floor(y); row < last; row++) {
+      for (const [key, weight] of top?.row(row) ?? []) {
+        const t = shade(weight, full, this.look.log);
+        if (key < this.look.hidden || t < 0.02) continue;
+        context.fillStyle = css(sequential(t, this.look.dark));
+        context.fillRect((key - x) * scale, (row - y) * scale, scale, scale);
+      }
+    }
+  }
+
+  /** Stripes over the keys that are left out. */
+  private hidden(context: CanvasRenderingContext2D, level: Level): void {
+    const width = (level.hidden(this.look.hidden) * level.block - this.view.x) * this.view.scale;
+    if (width <= 0 || this.look.hidden === 0) return;
+    context.save();
+    context.beginPath();
+    context.rect(0, 0, width, this.view.height);
+    context.clip();
+    context.strokeStyle = getComputedStyle(this.canvas).color;
+    context.globalAlpha = 0.25;
+    context.beginPath();
+    for (let at = -this.view.height; at < width; at += 7) {
+      context.moveTo(at, this.view.height);
+      context.lineTo(at + this.view.height, 0);
+    }
+    context.stroke();
+    context.restore();
+  }
+
+  private mark(context: CanvasRenderingContext2D, level: Level): void {
+    if (!this.cursor) return;
+    const { x, y, scale } = this.view;
+    const block = this.singles ? 1 : level.block;
+    const [left, top] = [Math.floor(this.cursor.column / block) * block - x, Math.floor(this.cursor.row / block) * block - y];
+    const size = block * scale;
+    for (const [colour, out] of [
+      [this.look.dark ? "#000" : "#fff", 2],
+      [this.look.dark ? "#fff" : "#000", 1],
+    ] as const) {
+      context.strokeStyle = colour;
+      context.lineWidth = out === 2 ? 3 : 1.5;
+      context.strokeRect(left * scale - 1, top * scale - 1, size + 2, size + 2);
+    }
+  }
+
+  /** The mass that has the last colour of the scale. */
+  get full(): number {
+    return this.level ? most(this.level, this.look) : 0;
+  }
+}

@@ -1,0 +1,146 @@
+// The page from top to bottom: it loads, shows what the data says, and takes choices.
+
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { number, percent } from "../../src/scale";
+import { small } from "../fixture";
+import { close, open, redrawn } from "./common";
+
+const { lens, weights } = small();
+const tokens = lens.texts[0].tokens.length;
+after(close);
+
+test("it loads without a complaint or a request, and has all its parts", async () => {
+  const { page, problems } = await open(lens);
+  assert.equal(await page.title(), "What fixture attends to");
+  assert.deepEqual(await page.locator("h2").allInnerTexts(), [
+    "What was run",
+    "Key facts",
+    "Heads at a glance",
+    "Along the text",
+    "Every head",
+    "One head",
+  ]);
+  assert.match(await page.locator("#run").innerText(), /Weights are not an explanation/);
+  assert.equal(await page.locator(".gallery canvas").count(), 48);
+  assert.ok((await page.locator(".plot svg path.line").count()) >= 5);
+  assert.deepEqual(problems, []);
+});
+
+test("the dashboard shows each head's value of the measure that is chosen", async () => {
+  const { page, problems } = await open(lens);
+  const cells = page.getByRole("gridcell");
+  const labels = (): Promise<(string | null)[]> => cells.evaluateAll(all => all.map(cell => cell.getAttribute("aria-label")));
+  const entropy = (of: Float64Array): number => -of.reduce((sum, p) => sum + (p > 0 ? p * Math.log(p) : 0), 0) / tokens;
+  assert.deepEqual(
+    await labels(),
+    weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: entropy ${number(entropy(each))} nats`),
+  );
+  await page.getByLabel("Colour by").selectOption({ label: "Self mass" });
+  const self = (of: Float64Array): number => Array.from({ length: tokens }, (_, q) => of[q * tokens + q]).reduce((a, b) => a + b) / tokens;
+  assert.deepEqual(
+    await labels(),
+    weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: self mass ${percent(self(each))}`),
+  );
+  const colours = await cells.evaluateAll(all => new Set(all.map(cell => (cell as HTMLElement).style.background)).size);
+  assert.ok(colours > 20);
+  await page.getByLabel("Colour by").selectOption({ label: "Retrieval" });
+  assert.equal(await cells.count(), 0);
+  assert.match(await page.locator("#dashboard").innerText(), /Retrieval: not measured in this run\./);
+  assert.deepEqual(problems, []);
+});
+
+test("heads are chosen in the dashboard, the gallery, the facts and the choices, and the address keeps it", async () => {
+  const { page, problems } = await open(lens, "#L3H2");
+  const chosen = async (): Promise<string> =>
+    `${await page.getByLabel("Layer", { exact: true }).inputValue()} ${await page.getByLabel("Head", { exact: true }).inputValue()}`;
+  assert.equal(await chosen(), "3 2");
+  await redrawn(page, () => page.getByRole("gridcell").nth(13).click());
+  assert.equal(await chosen(), "1 5");
+  assert.equal(await page.getByRole("gridcell").nth(13).getAttribute("aria-selected"), "true");
+  await redrawn(page, () => page.getByRole("button", { name: "Heat map of layer 5, head 7" }).click());
+  assert.equal(await chosen(), "5 7");
+  await redrawn(page, () => page.getByRole("button", { name: "Next head" }).click());
+  assert.equal(await chosen(), "0 0");
+  await redrawn(page, () => page.getByLabel("Head", { exact: true }).selectOption("4"));
+  assert.match(page.url(), /#L0H4$/);
+  await redrawn(page, () => page.locator(".to-head", { hasText: "5·3" }).first().click());
+  assert.equal(await chosen(), "5 3");
+  assert.deepEqual(problems, []);
+});
+
+test("the dashboard's cells are reached and chosen with keys alone", async () => {
+  const { page } = await open(lens, "#L0H0");
+  await page.getByLabel("Colour by").focus();
+  await page.keyboard.press("Tab");
+  for (const key of ["ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"]) await page.keyboard.press(key);
+  assert.match(await page.locator("#dashboard .readout").innerText(), /^Layer 2, head 2: entropy/);
+  await redrawn(page, () => page.keyboard.press("Enter"));
+  assert.match(page.url(), /#L2H2$/);
+});
+
+test("the gallery can be ordered by a measure", async () => {
+  const { page } = await open(lens);
+  await page.getByLabel("Order by").selectOption({ label: "induction" });
+  const [first] = await page.locator(".gallery .name").allInnerTexts();
+  const best = lens.heads.reduce((a, b) => ((a.scores.induction as number) > (b.scores.induction as number) ? a : b));
+  assert.ok(first.startsWith(`${best.layer}·${best.head}`), first);
+});
+
+test("a chart reads its values out to keys", async () => {
+  const { page } = await open(lens);
+  await page.locator("#positions .plot").first().focus();
+  await page.keyboard.press("End");
+  const last = lens.texts[0].loss![tokens - 1] as number;
+  assert.match(await page.locator("#positions .readout").first().innerText(), new RegExp(`^Token 68 “\\.”: loss ${number(last)},`));
+  await page.locator(".charts .plot").first().focus();
+  await page.keyboard.press("Home");
+  assert.match(await page.locator(".charts .readout").first().innerText(), /^[\d.]+ % on the token itself; all heads: /);
+});
+
+test("a token shows what it read, by click and by key", async () => {
+  const { page, problems } = await open(lens, "#L4H0");
+  await page.locator(".tokens span").nth(25).click();
+  const truth = [...weights[32].subarray(25 * tokens, 26 * tokens)].sort((a, b) => b - a).slice(0, 8);
+  assert.deepEqual(await page.locator(".reading .weight").allInnerTexts(), truth.map(percent));
+  assert.equal(await page.locator(".tokens span[aria-selected=true]").innerText(), " young");
+  await page.locator(".tokens").focus();
+  await page.keyboard.press("ArrowRight");
+  assert.match(await page.locator(".reading p").first().innerText(), /^Token 26 “·crow” reads, by layer 4, head 0:/);
+  await page.keyboard.press("ArrowDown");
+  assert.notEqual(await page.locator(".tokens").getAttribute("aria-activedescendant"), "token-26");
+  await page.getByLabel("Show", { exact: true }).selectOption({ label: "who reads the token" });
+  await page.keyboard.press("Home");
+  assert.ok((await page.locator(".lines path").count()) > 0);
+  await page.getByLabel("lines").uncheck();
+  assert.equal(await page.locator(".lines path").count(), 0);
+  assert.deepEqual(problems, []);
+});
+
+test("light and dark follow the system, until the reader chooses", async () => {
+  const { page, problems } = await open(lens, "", { colorScheme: "dark" });
+  const paper = (colour: string): Promise<unknown> =>
+    page.waitForFunction(is => getComputedStyle(document.body).backgroundColor === is, colour);
+  const [light, dark] = ["rgb(253, 253, 251)", "rgb(22, 24, 27)"];
+  await paper(dark);
+  await page.getByRole("radio", { name: "Light" }).check();
+  await paper(light);
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.getByRole("radio", { name: "Dark" }).check();
+  await paper(dark);
+  await page.getByRole("radio", { name: "System" }).check();
+  await paper(light);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await paper(dark);
+  assert.deepEqual(problems, []);
+});
+
+test("nothing sticks out at the width of a phone", async () => {
+  for (const width of [390, 320]) {
+    const { page, problems } = await open(lens, "", { viewport: { width, height: 844 }, hasTouch: true, isMobile: true });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
+    await page.locator("#head").scrollIntoViewIfNeeded();
+    assert.ok((await page.locator("canvas.map").boundingBox())!.width <= width);
+    assert.deepEqual(problems, []);
+  }
+});

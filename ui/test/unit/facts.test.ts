@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { facts, ranked } from "../../src/facts";
+import type { Lens } from "../../src/lens";
+import { brief, measures, shades, worded } from "../../src/measures";
+import { small } from "../fixture";
+
+const { lens } = small();
+const fact = (of: Lens, title: string): string => facts(of).find(each => each.title === title)?.text ?? "no such fact";
+
+/** The fixture with one head's values changed. */
+function having(index: number, change: object, others: object = {}): Lens {
+  return { ...lens, heads: lens.heads.map((head, at) => ({ ...head, ...(at === index ? change : others) })) };
+}
+
+test("a head that is clearly of a pattern is named, with how many are", () => {
+  const none = { scores: { ...lens.heads[0].scores, induction: 0.05 } };
+  const one = { scores: { ...lens.heads[0].scores, induction: 0.9 } };
+  assert.match(
+    fact(having(21, one, none), "Induction"),
+    /^Layer 2, head 5 is an induction head: in random tokens said twice, 90 % of its mass/,
+  );
+  assert.match(fact(having(21, none, none), "Induction"), /^No head stands out\. The nearest is layer 0, head 0: .* 5\.0 %/);
+});
+
+test("what was not measured is said", () => {
+  assert.equal(fact(lens, "Retrieval"), "Not measured.");
+  assert.equal(
+    fact(having(0, { ablation: { zero: null, mean: null } }, { ablation: { zero: null, mean: null } }), "What is needed"),
+    "Ablation was not measured.",
+  );
+  assert.equal(fact({ ...lens, texts: [{ ...lens.texts[0], loss: null }] }, "Loss"), "The loss was not measured.");
+});
+
+test("the head that is missed most, and the one that is better left out", () => {
+  const text = fact(having(10, { ablation: { zero: 0.5, mean: 0 } }, { ablation: { zero: -0.002, mean: 0 } }), "What is needed");
+  assert.match(text, /^Without layer 1, head 2 the loss grows by 0\.500 nats a token.* Without layer 5, head 7 it falls by 0\.002\.$/);
+});
+
+test("loss is told with the choices it stands for", () => {
+  const loss = lens.texts[0].tokens.map((_, at) => (at === 0 ? null : Math.log(10)));
+  assert.match(
+    fact({ ...lens, texts: [{ ...lens.texts[0], loss }] }, "Loss"),
+    /^2\.30 nats a token: on average as unsure as between 10\.0 tokens alike\./,
+  );
+});
+
+test("ranking leaves out what is missing", () => {
+  const order = ranked(having(0, { means: { ...lens.heads[0].means, sink: null } }).heads, head => head.means.sink);
+  assert.equal(order.length, 47);
+  assert.ok((order[0].means.sink as number) >= (order[46].means.sink as number));
+});
+
+test("measures: ranges, and values in words", () => {
+  const all = Object.fromEntries(measures(lens).map(measure => [measure.key, measure]));
+  assert.deepEqual([shades(all.sink, lens.heads)!.low, shades(all.sink, lens.heads)!.high], [0, 1]);
+  const signed = shades(all.zero, lens.heads)!;
+  assert.equal(signed.low, -signed.high);
+  assert.equal(shades(all.retrieval, lens.heads), null);
+  assert.equal(worded(all.entropy, 1.5), "1.50 nats");
+  assert.equal(worded(all.sink, 0.42), "42 %");
+  assert.equal(worded(all.zero, 0.0123), "+0.012 nats");
+  assert.equal(worded(all.zero, null), "not measured");
+  assert.deepEqual(
+    [brief(all.sink, 0.421), brief(all.sink, 1), brief(all.zero, -0.0123), brief(all.entropy, 2.5)],
+    [".42", "1.0", "−.012", "2.50"],
+  );
+});
