@@ -54,7 +54,7 @@ const CHUNK: usize = 1024;
 
 per_element! {
     /// The maps of a region by each grid, [`Region::cells`] row-major: the mean over the rows of a cell of the mass of its keys. `lse` is that of
-    /// [`forward`](crate::forward), `[batch, q_heads, q_len, 1]`.
+    /// [`forward`](fn@crate::forward), `[batch, q_heads, q_len, 1]`.
     pub fn pool<T>(
         p: &'a Problem<'a, T>, rule: &'a dyn TileRule, lse: View<'a, f32>, region: &'a Region, grids: &'a [Grid],
     ) -> Vec<Vec<f32>> = all_chunks;

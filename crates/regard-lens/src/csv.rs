@@ -3,32 +3,13 @@
 use crate::Report;
 use crate::report::Head;
 
-const NAMES: [&str; 19] = [
-    "layer",
-    "head",
-    "entropy",
-    "max_weight",
-    "sink",
-    "self",
-    "recent",
-    "distance",
-    "max_logit",
-    "lse",
-    "previous",
-    "first",
-    "local",
-    "duplicate",
-    "induction",
-    "retrieval",
-    "cluster",
-    "ablation_zero",
-    "ablation_mean",
-];
+const NAMES: &str = "layer,head,entropy,max_weight,sink,self,recent,distance,max_logit,lse,one_hot,peak_logit,\
+    previous,first,local,duplicate,induction,retrieval,cluster,ablation_zero,ablation_mean";
 
 impl Report {
     /// A line of names, and one of numbers for each head; empty where something was not measured.
     pub fn csv(&self) -> String {
-        let mut text = NAMES.join(",");
+        let mut text = NAMES.to_owned();
         text.push('\n');
         self.heads.iter().for_each(|head| text.push_str(&line(head)));
         text
@@ -37,7 +18,8 @@ impl Report {
 
 fn line(head: &Head) -> String {
     let (m, s) = (&head.means, &head.scores);
-    let means = [m.entropy, m.max_weight, m.sink, m.own, m.recent, m.distance, m.max_logit, m.lse].map(Some);
+    let means =
+        [m.entropy, m.max_weight, m.sink, m.own, m.recent, m.distance, m.max_logit, m.lse, head.one_hot, head.peak_logit].map(Some);
     let scores = [s.previous, s.first, s.local, s.duplicate, s.induction, s.retrieval];
     let ablation = [head.ablation.as_ref().map(|a| a.zero), head.ablation.as_ref().map(|a| a.mean)];
     let number = |x: Option<f64>| x.map_or_else(String::new, |x| x.to_string());

@@ -122,6 +122,8 @@ pub fn inspect(
         layer: i / heads,
         head: i % heads,
         means: sums.means(),
+        one_hot: sums.numerics().0,
+        peak_logit: sums.numerics().1,
         scores: sums.scores(synthetic[i].clone()),
         cluster: Some(kinds[i]),
         ablation: ablations.iter().find(|(id, _)| *id == (i / heads, i % heads)).map(|(_, ablation)| ablation.clone()),

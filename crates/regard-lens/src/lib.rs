@@ -20,7 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - [`inspect`]: everything of a model and some texts, as a [`Report`];
+//! - [`inspect()`]: everything of a model and some texts, as a [`Report`];
 //! - [`scores`]: what each head looks for, on sequences made for it;
 //! - [`ablate`]: the loss without a head, and the curve of pruning;
 //! - [`leaks`]: whether a position sees what it must not;

@@ -15,7 +15,14 @@ pub(crate) struct Sums {
     previous: (usize, f64, f64),
     /// Of rows that see more than the recent tokens: their number, and the mass on those.
     local: (usize, f64),
+    /// Rows with a token before whose largest weight is all but everything.
+    one_hot: usize,
+    /// The largest logit of all.
+    peak: Option<f32>,
 }
+
+/// The least weight that is all but everything.
+const ONE_HOT: f64 = 0.99;
 
 impl Sums {
     /// Adds the rows of a text, `[heads, n]`, of one head. The first range of the facts is the first token.
@@ -38,7 +45,10 @@ impl Sums {
             ];
             self.means.iter_mut().zip(means).for_each(|(sum, x)| *sum += x);
             self.distances.iter_mut().zip(distances).for_each(|(sum, x)| *sum += f64::from(*x));
+            let logit = facts.max_logit.data()[row];
+            self.peak = Some(self.peak.map_or(logit, |peak| peak.max(logit)));
             if q > 0 {
+                self.one_hot += usize::from(means[1] >= ONE_HOT);
                 let (rows, before, first) = &mut self.previous;
                 (*rows, *before, *first) = (*rows + 1, *before + f64::from(distances[1]), *first + at(&facts.ranges, 1));
             }
@@ -53,6 +63,12 @@ impl Sums {
         let [entropy, max_weight, sink, own, recent, distance, max_logit, lse] =
             self.means.map(|sum| short(sum / self.rows.max(1) as f64));
         Means { entropy, max_weight, sink, own, recent, distance, max_logit, lse }
+    }
+
+    /// Whether softmax saturates: the share of rows with a token before that are near one-hot, and the largest logit of all.
+    pub(crate) fn numerics(&self) -> (f64, f64) {
+        let peak = f64::from(self.peak.unwrap_or_default());
+        (short(self.one_hot as f64 / self.previous.0.max(1) as f64), short(peak))
     }
 
     /// Shares of the mass that is on keys: learned sinks take some.

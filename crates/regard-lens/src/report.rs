@@ -90,6 +90,12 @@ pub struct Head {
     pub head: usize,
     /// Means over all rows of all texts.
     pub means: Means,
+    /// The share of rows that see two keys or more and have a weight of at least 0.99: where many do, softmax saturates. In the table only.
+    #[serde(skip)]
+    pub one_hot: f64,
+    /// The largest logit of all rows of all texts. In the table only.
+    #[serde(skip)]
+    pub peak_logit: f64,
     /// What it looks for, 0 to 1 each; null where it was not measured.
     pub scores: HeadScores,
     /// Heads of one cluster attend alike; null where it was not measured.
