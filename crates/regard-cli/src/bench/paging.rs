@@ -37,7 +37,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=1000))]
     texts: u32,
     /// Seconds per token that a rate of requests may cost on average, from arrival to end
-    #[arg(long, value_name = "S", default_value_t = 0.2)]
+    #[arg(long, value_name = "S", default_value_t = 0.06)]
     latency: f64,
     /// One JSON object
     #[arg(long)]
@@ -145,7 +145,7 @@ impl Options {
 /// The most requests a second whose mean latency per token stays within `most` seconds, to one part in a hundred; the least rate that
 /// is tried is one in a hundred seconds.
 fn sustained(scheme: Scheme, timing: Timing, requests: &[Lengths], most: f64) -> Result<f64, regard_serve::Error> {
-    let (mut low, mut high) = (0.01f64, 100.0f64);
+    let (mut low, mut high) = (0.01f64, 1000.0f64);
     while high > 1.01 * low {
         let rate = (low * high).sqrt();
         let times = arrivals(requests.len(), rate, &mut Random::new(9));
