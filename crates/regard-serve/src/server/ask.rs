@@ -14,12 +14,20 @@ pub(super) struct Ask {
     pub(super) stop: Vec<String>,
     pub(super) stop_tokens: Vec<u32>,
     pub(super) stream: bool,
-    /// Whether a stream ends with its numbers of tokens.
-    pub(super) usage: bool,
+    /// Where a stream tells its numbers of tokens.
+    pub(super) usage: Tells,
     pub(super) priority: i32,
     pub(super) salt: Vec<u8>,
     /// Whom the client serves; for the log.
     pub(super) user: Option<String>,
+}
+
+/// Which events of a stream tell the numbers of tokens so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tells {
+    None,
+    Last,
+    Each,
 }
 
 /// The longest name, salt or stop string, in bytes.
@@ -71,14 +79,22 @@ fn name(fields: &mut Fields, field: &str) -> Result<Option<String>, Problem> {
     }
 }
 
-fn usage(fields: &mut Fields, stream: bool) -> Result<bool, Problem> {
-    let Some(options) = fields.take("stream_options") else { return Ok(false) };
+fn usage(fields: &mut Fields, stream: bool) -> Result<Tells, Problem> {
+    let Some(options) = fields.take("stream_options") else { return Ok(Tells::None) };
     if !stream {
         return Err(Problem::field("stream_options", "stream_options needs stream to be true"));
     }
     let mut options = Fields::within(options, "stream_options")?;
-    let usage = options.flag("include_usage")?;
-    options.finish().map(|()| usage)
+    let tells = match (options.flag("include_usage")?, options.flag("continuous_usage_stats")?) {
+        (true, true) => Tells::Each,
+        (true, false) => Tells::Last,
+        (false, false) => Tells::None,
+        (false, true) => {
+            let message = "stream_options.continuous_usage_stats needs stream_options.include_usage to be true";
+            return Err(Problem::field("stream_options", message));
+        }
+    };
+    options.finish().map(|()| tells)
 }
 
 fn stop(fields: &mut Fields, limits: &Limits) -> Result<Vec<String>, Problem> {

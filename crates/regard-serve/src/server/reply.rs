@@ -11,6 +11,7 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::ask::Tells;
 use super::log::{Entry, Usage};
 use super::problem::Problem;
 use super::queue::{Begun, finish};
@@ -33,8 +34,11 @@ pub(super) trait Render: Send {
     /// What an output of the request for prompt number `prompt` tells.
     fn output(&mut self, prompt: usize, output: Output, events: &mut Vec<Value>);
 
-    /// The last event, if there is one.
-    fn end(&mut self, usage: &Usage) -> Option<Value>;
+    /// Which events tell the numbers of tokens.
+    fn tells_usage(&self) -> Tells;
+
+    /// The event that tells the numbers of tokens at the end.
+    fn end(&mut self, usage: &Usage) -> Value;
 
     /// What the requests for all prompts came to, at once.
     fn whole(&self, finished: &[Finished]) -> Value;
@@ -112,27 +116,17 @@ impl From<Problem> for Response<Reply> {
 
 impl Events {
     fn hear(&mut self, prompt: usize, output: Output) {
-        match output {
-            Output::Done { outcome: outcome @ Outcome::Finished(_), request } => {
-                if let Outcome::Finished(finished) = &outcome {
-                    self.usage.completion += finished.choices.iter().map(|choice| choice.tokens.len()).sum::<usize>();
-                }
-                self.streams[prompt] = None;
-                self.render(prompt, Output::Done { outcome, request });
-            }
-            Output::Done { outcome, .. } => self.fail(Problem::of(outcome, "prompt")),
-            other => {
-                if let Output::Started { cached, .. } = &other {
-                    self.usage.cached += cached;
-                }
-                self.render(prompt, other);
-            }
+        match &output {
+            Output::Done { outcome: Outcome::Finished(_), .. } => self.streams[prompt] = None,
+            Output::Done { outcome, .. } => return self.fail(Problem::of(outcome.clone(), "prompt")),
+            Output::Started { cached, .. } => self.usage.cached += *cached,
+            Output::Token { .. } => self.usage.completion += 1, // each, as none is streamed that is not told
         }
-    }
-
-    fn render(&mut self, prompt: usize, output: Output) {
         let mut events = Vec::new();
         self.render.output(prompt, output, &mut events);
+        if self.render.tells_usage() == Tells::Each {
+            events.iter_mut().for_each(|event| event["usage"] = self.usage.json());
+        }
         self.ready.extend(events.iter().map(event));
     }
 
@@ -166,8 +160,9 @@ impl Events {
             }
             if !self.ended && self.streams.iter().all(Option::is_none) {
                 self.ended = true;
-                let last = self.render.end(&self.usage);
-                self.ready.extend(last.iter().map(event));
+                if self.render.tells_usage() != Tells::None {
+                    self.ready.push_back(event(&self.render.end(&self.usage)));
+                }
                 self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
             }
         }

@@ -52,6 +52,15 @@ fn greedy_text_is_that_of_generate_whole_and_in_pieces() {
     let joined: String = events.iter().map(|event| event["choices"][0]["text"].as_str().unwrap()).collect();
     assert_eq!(joined, text);
     assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "length");
+    assert!(events.iter().all(|event| event["usage"].is_null()));
+
+    ask["stream_options"] = json!({ "include_usage": true, "continuous_usage_stats": true });
+    let events = server.post("/v1/completions", &ask).events();
+    let told: Vec<u64> = events.iter().map(|event| event["usage"]["completion_tokens"].as_u64().unwrap()).collect();
+    assert!(told.is_sorted() && told[0] <= 2 && told.ends_with(&[40, 40]), "{told:?}");
+    ask["stream_options"] = json!({ "continuous_usage_stats": true });
+    let refused = server.post("/v1/completions", &ask);
+    assert!(refused.status == 400 && refused.body.contains("needs stream_options.include_usage"), "{}", refused.body);
     server.end().unwrap();
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::State;
+use super::super::ask::Tells;
 use super::super::completions::reason;
 use super::super::likely::Reading;
 use super::super::log::{Usage, seconds};
@@ -98,11 +99,13 @@ impl Render for Pen {
         }
     }
 
-    fn end(&mut self, usage: &Usage) -> Option<Value> {
-        self.chat.ask.usage.then(|| {
-            let mut object = self.object("chat.completion.chunk", Vec::new());
-            object["usage"] = usage.json();
-            object
-        })
+    fn tells_usage(&self) -> Tells {
+        self.chat.ask.usage
+    }
+
+    fn end(&mut self, usage: &Usage) -> Value {
+        let mut object = self.object("chat.completion.chunk", Vec::new());
+        object["usage"] = usage.json();
+        object
     }
 }

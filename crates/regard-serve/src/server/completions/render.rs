@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::State;
+use super::super::ask::Tells;
 use super::super::likely::{Columns, Reading};
 use super::super::log::Usage;
 use super::super::reply::Render;
@@ -128,11 +129,13 @@ impl Render for Pen {
         }
     }
 
-    fn end(&mut self, usage: &Usage) -> Option<Value> {
-        self.completion.ask.usage.then(|| {
-            let mut object = self.object(Vec::new());
-            object["usage"] = usage.json();
-            object
-        })
+    fn tells_usage(&self) -> Tells {
+        self.completion.ask.usage
+    }
+
+    fn end(&mut self, usage: &Usage) -> Value {
+        let mut object = self.object(Vec::new());
+        object["usage"] = usage.json();
+        object
     }
 }
