@@ -213,3 +213,19 @@ fn shapes_are_those_that_run() {
     }
     assert!(compared > 80, "{compared}");
 }
+
+/// Attention is counted as the plan of one is, but for softmax, which a plan leaves out.
+#[test]
+fn attention_costs_what_its_plan_says() {
+    let data = vec![0f32; 2 * 8 * 100 * 16];
+    let x = regard::View::new(&data, [2, 8, 100, 16]).unwrap();
+    let plan = regard::Attention::new().plan(x, (x, x)).unwrap().cost();
+    let config = r#"{"model_type": "bert", "hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 8, "intermediate_size": 9,
+        "max_position_embeddings": 100, "vocab_size": 9}"#;
+    let ask = regard_cost::Question { length: 100, batch: 2, dtype: regard_cost::Dtype::F32, train: true, memory: None };
+    let cost = regard_cost::Cost::of(&Shape::from_json(config).unwrap(), &ask, None).unwrap();
+    let (forward, backward) = (cost.prefill.attention, cost.training.unwrap().backward.attention);
+    assert_eq!((forward.exps.get(), forward.bytes.get()), (plan.pairs.into(), plan.bytes.into()));
+    assert_eq!(forward.flops, u128::from(plan.forward_flops + 2 * plan.pairs));
+    assert_eq!(backward.flops, u128::from(plan.backward_flops + 5 * plan.pairs));
+}
