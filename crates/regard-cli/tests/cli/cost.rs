@@ -32,18 +32,23 @@ fn refused(arguments: &[&str]) -> String {
     stderr(&output)
 }
 
+/// One space where there are some.
+fn spaced(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn known_figures_are_told() {
     let gpt3 = told(&["--preset", "gpt3", "--length", "2048", "--dtype", "f32", "--train"]);
     for line in [
         "gpt3: 1 text of 2,048 tokens in f32",
-        "  one matrix                             16.78 MB",
-        "  one for each layer                     1.611 GB",
-        "  of all layers                          154.6 GB",
-        "  a projection                             12,289",
-        "  moments                                1.397 TB",
+        "one matrix 16.78 MB",
+        "one for each layer 1.611 GB",
+        "of all layers 154.6 GB",
+        "a projection 12,289",
+        "moments 1.397 TB",
     ] {
-        assert!(gpt3.lines().any(|told| told.starts_with(line)), "{line} is not in\n{gpt3}");
+        assert!(spaced(&gpt3).contains(line), "{line} is not in\n{gpt3}");
     }
     let opt = json(&["--preset", "opt-13b", "--length", "2048", "--dtype", "f16"]);
     assert_eq!(opt["kv_cache"]["per_token"], 2 * 5120 * 40 * 2);
@@ -115,8 +120,8 @@ fn memory_and_time_are_drawn() {
 #[test]
 fn presets_and_chips_are_listed() {
     let list = String::from_utf8(cost(&["--list"]).stdout).unwrap();
-    for text in ["llama-3-8b      8.030 billion   Llama Team 2024", "  l4            NVIDIA L4", "  here "] {
-        assert!(list.contains(text), "{text} is not in\n{list}");
+    for text in ["llama-3-8b 8.030 billion Llama Team 2024", " l4 NVIDIA L4", " here this machine, measured"] {
+        assert!(spaced(&list).contains(text), "{text} is not in\n{list}");
     }
 }
 
