@@ -44,7 +44,12 @@ pub(super) fn table(cost: &Cost) -> String {
     let times = cost.time.as_ref();
     pass(&mut lines, &format!("Prefill of {length} tokens"), &cost.prefill, times.map(|time| &time.prefill));
     if let Some(decode) = &cost.decode {
-        pass(&mut lines, &format!("A token after {length}, in each text"), decode, times.and_then(|time| time.decode.as_ref()));
+        pass(
+            &mut lines,
+            &format!("A token of each text, which sees {length}"),
+            decode,
+            times.and_then(|time| time.decode.as_ref()),
+        );
     }
     training(&mut lines, cost);
     lines.title("Length at which attention overtakes", "");
