@@ -55,7 +55,11 @@ function start(lens: Lens): number {
 /** Keeps the head in the address, so that a link shows the same. */
 function keep(lens: Lens, index: number): void {
   const { layer, head } = lens.heads[index];
-  history.replaceState(null, "", `#L${layer}H${head}`);
+  try {
+    history.replaceState(null, "", `#L${layer}H${head}`);
+  } catch {
+    // A frame without an address of its own: the choice lasts as long as the page.
+  }
 }
 
 function key(lens: Lens, store: Store): HTMLElement {

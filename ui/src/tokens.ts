@@ -83,6 +83,8 @@ function tint(words: HTMLElement[], reading: Reading | null, store: Store): void
 
 /** A curve from the chosen token to each that it reads, as wide as the weight. */
 function join(lines: SVGElement, text: HTMLElement, from: HTMLElement, to: [HTMLElement, number][]): void {
+  // Its own size must not count in what it is measured by.
+  for (const side of ["width", "height"]) lines.setAttribute(side, "0");
   lines.setAttribute("width", String(text.scrollWidth));
   lines.setAttribute("height", String(text.scrollHeight));
   const middle = (word: HTMLElement): [number, number] => [word.offsetLeft + word.offsetWidth / 2, word.offsetTop + 2];
