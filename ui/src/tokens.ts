@@ -12,6 +12,9 @@ import type { Store } from "./store";
 /** More tokens than this are not laid out one by one. */
 const MOST = 4096;
 
+/** The last colour is for this weight at least: a row that spreads its attention stays pale. */
+const FAINT = 0.25;
+
 export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | null): HTMLElement {
   const { tokens } = lens.texts[0];
   const title = el("h3", {}, "What a token reads");
@@ -74,7 +77,7 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
 
 function tint(words: HTMLElement[], reading: Reading | null, store: Store): void {
   for (const word of words) word.removeAttribute("style");
-  const most = reading?.weights[0]?.[1] ?? 0;
+  const most = Math.max(FAINT, reading?.weights[0]?.[1] ?? 0);
   for (const [at, weight] of reading?.weights ?? []) {
     const colour = sequential(shade(weight, most, store.get("log")) * 0.9 + 0.1, store.get("dark"));
     words[at].style.cssText = `background:${css(colour)};color:${ink(colour)}`;
