@@ -126,6 +126,7 @@ function scored(heads: readonly Head[], { title, of, says, one, many }: Pattern)
   if (order.length === 0) return { title, text: "Not measured.", heads: [] };
   const clear = order.filter(head => (of(head) as number) >= CLEAR);
   const best = order[0];
+  if (of(best) === 0) return { title, text: "No head does it at all.", heads: [] };
   const score = says(percent(of(best)));
   if (clear.length === 0) return { title, text: `No head stands out. The nearest is ${headName(best)}: ${score}.`, heads: [best] };
   const also = clear.length > 1 ? ` In all, ${clear.length} of ${heads.length} heads ${many}, with at least ${percent(CLEAR)}.` : "";
@@ -141,7 +142,8 @@ function sinks({ heads, run }: Lens): Fact | null {
     ? `${most.length} of ${heads.length} heads rest more than half of their mass on the first ${run.first_tokens} tokens, ` +
       `often a way to do nothing. ${best}`
     : `No head rests more than half of its mass on the first ${run.first_tokens} tokens. ${best}`;
-  return { title: "Sinks", text, heads: (most.length ? most : order).slice(0, 4) };
+  const short = (run.tokens ?? 0) < 10 * run.first_tokens ? " In so short a text that says little." : "";
+  return { title: "Sinks", text: text + short, heads: (most.length ? most : order).slice(0, 4) };
 }
 
 function ablation({ heads }: Lens): Fact {

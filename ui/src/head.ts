@@ -154,7 +154,7 @@ function distances(lens: Lens, chosen: Head): HTMLElement {
 function received(lens: Lens, chosen: Head): HTMLElement {
   if (!chosen.received || !lens.bins) return missing("How much each token is read was not measured.");
   return lineChart({
-    title: "How much each token is read: mean mass that it receives",
+    title: "How much each token is read: the mass that it receives from all rows together",
     series: [{ name: "received", values: chosen.received, look: "main" }],
     band: null,
     height: 170,

@@ -48,14 +48,21 @@ function start(lens: Lens): number {
   const named = /^#L(\d+)H(\d+)$/.exec(location.hash);
   const index = named ? Number(named[1]) * lens.model.heads + Number(named[2]) : -1;
   if (named && Number(named[2]) < lens.model.heads && lens.heads[index]) return index;
-  const score = (at: number): number => lens.heads[at].scores.induction ?? lens.heads[at].scores.previous ?? 0;
+  const score = (at: number): number => {
+    const { previous, duplicate, induction } = lens.heads[at].scores;
+    return Math.max(previous ?? 0, duplicate ?? 0, induction ?? 0);
+  };
   return lens.heads.reduce((best, _, at) => (score(at) > score(best) ? at : best), 0);
 }
 
 /** Keeps the head in the address, so that a link shows the same. */
 function keep(lens: Lens, index: number): void {
   const { layer, head } = lens.heads[index];
-  history.replaceState(null, "", `#L${layer}H${head}`);
+  try {
+    history.replaceState(null, "", `#L${layer}H${head}`);
+  } catch {
+    // A frame without an address of its own: the choice lasts as long as the page.
+  }
 }
 
 function key(lens: Lens, store: Store): HTMLElement {

@@ -12,6 +12,9 @@ import type { Store } from "./store";
 /** More tokens than this are not laid out one by one. */
 const MOST = 4096;
 
+/** The last colour is for this weight at least: a row that spreads its attention stays pale. */
+const FAINT = 0.25;
+
 export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | null): HTMLElement {
   const { tokens } = lens.texts[0];
   const title = el("h3", {}, "What a token reads");
@@ -74,7 +77,7 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
 
 function tint(words: HTMLElement[], reading: Reading | null, store: Store): void {
   for (const word of words) word.removeAttribute("style");
-  const most = reading?.weights[0]?.[1] ?? 0;
+  const most = Math.max(FAINT, reading?.weights[0]?.[1] ?? 0);
   for (const [at, weight] of reading?.weights ?? []) {
     const colour = sequential(shade(weight, most, store.get("log")) * 0.9 + 0.1, store.get("dark"));
     words[at].style.cssText = `background:${css(colour)};color:${ink(colour)}`;
@@ -83,6 +86,8 @@ function tint(words: HTMLElement[], reading: Reading | null, store: Store): void
 
 /** A curve from the chosen token to each that it reads, as wide as the weight. */
 function join(lines: SVGElement, text: HTMLElement, from: HTMLElement, to: [HTMLElement, number][]): void {
+  // Its own size must not count in what it is measured by.
+  for (const side of ["width", "height"]) lines.setAttribute(side, "0");
   lines.setAttribute("width", String(text.scrollWidth));
   lines.setAttribute("height", String(text.scrollHeight));
   const middle = (word: HTMLElement): [number, number] => [word.offsetLeft + word.offsetWidth / 2, word.offsetTop + 2];

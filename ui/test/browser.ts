@@ -1,7 +1,7 @@
 // A page of dist/ with given data in it, opened in Chromium.
 
-import { mkdtemp, readFile, writeFile } from "node:fs/promises";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -26,11 +26,21 @@ export function launch(): Promise<Browser> {
 
 const PLACE = '<script id="regard-data" type="application/json">null</script>';
 
+let folder: string | null = null;
+let files = 0;
+
+/** A folder that goes when the process does. */
+function temporary(): string {
+  const made = mkdtempSync(join(tmpdir(), "regard-ui-"));
+  process.on("exit", () => rmSync(made, { recursive: true, force: true }));
+  return made;
+}
+
 /** The report with data in the place of `null`, as `regard inspect` writes it. */
 export async function report(data: string): Promise<string> {
   const page = await readFile("dist/report.html", "utf8");
   if (page.split(PLACE).length !== 2) throw new Error("dist/report.html has not exactly one place for data");
-  const file = join(await mkdtemp(join(tmpdir(), "regard-ui-")), "report.html");
+  const file = join((folder ??= temporary()), `report-${++files}.html`);
   await writeFile(
     file,
     page.replace(PLACE, () => PLACE.replace("null", () => data.replaceAll("<", "\\u003c"))),

@@ -155,7 +155,7 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
     ablation: { zero: 0.06 * next() ** 3 - 0.004 * next(), mean: 0.03 * next() ** 3 - 0.002 * next() },
     distances,
     by_position: Object.fromEntries(BY_POSITION.map(name => [name, facts[name]])) as Record<ByPosition, number[]>,
-    received: Array.from({ length: n }, (_, k) => mean(Array.from({ length: n - k }, (_, i) => weights[(k + i) * n + k]))),
+    received: Array.from({ length: n }, (_, k) => weights.reduce((sum, p, at) => sum + (at % n === k ? p : 0), 0)),
     maps: maps(weights, n, 1),
     top: top(weights, n),
   };

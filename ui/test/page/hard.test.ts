@@ -176,3 +176,15 @@ test("100,000 tokens: it pans at thirty frames a second", async t => {
   assert.ok(frames - before >= 140 && at(0.5) < 1000 / 30, `median ${at(0.5)} ms, ${frames - before} pictures`);
   assert.deepEqual(problems, []);
 });
+
+test("a text of one token, and of none that the page can print", async () => {
+  for (const tokens of [["A"], ["", "\u0000", "\ufffd"]]) {
+    const { page, problems } = await open(small(tokens).lens, "#L0H1");
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.drawn);
+    await page.locator("canvas.map").focus();
+    await page.keyboard.press("ArrowDown");
+    assert.match(await page.locator(".map-view .readout").innerText(), /^Token 0 “.*” reads token 0 “.*”: 1\.000$/);
+    assert.ok(!/undefined|NaN|Infinity/.test(await page.locator("main").innerText()));
+    assert.deepEqual(problems, []);
+  }
+});

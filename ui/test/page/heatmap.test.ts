@@ -168,8 +168,18 @@ test("a text longer than its finest map: coarse cells from afar, single weights 
   const map = page.locator("canvas.map");
   assert.equal(await map.getAttribute("data-block"), "2");
   for (let i = 0; i < 5; i++) await redrawn(page, () => page.getByRole("button", { name: "Zoom in" }).click());
-  await redrawn(page, async () => (await corner(page), page.mouse.move(300, 300)));
-  assert.match(await readout(page), /^Tokens? \d+/);
+  const { x, y } = await corner(page);
+  await redrawn(page, () => page.mouse.move(x + 320, y + 320));
+  // The head reads the token before. The most mass of a pooled cell is 1, that of the first block.
+  const scale = ((await side(page)) / 345) * 1.6 ** 5;
+  const [, row, key] = (await readout(page)).match(/(\d+) .*?(?:reads token|read tokens) (\d+)/)!.map(Number);
+  const place = 320 + (row - 1 - key) * scale;
+  await redrawn(page, () => page.mouse.move(x + place, y + 320));
+  const weight = many.weights[0][row * 345 + row - 1];
+  assert.match(await readout(page), new RegExp(`^Token ${row} .* reads token ${row - 1} .*: ${weight.toFixed(3)};`));
+  const [paper, full] = [lightness(sequential(0, false)), lightness(sequential(1, false))];
+  const [pixel] = await pixels(page, [[Math.floor(place), 320]]);
+  assert.ok(Math.abs(lightness(pixel) - (paper + (full - paper) * weight)) < 0.03, `${pixel} for ${weight}`);
   assert.match(
     await page.locator(".map-view .legend").innerText(),
     /a cell is 2 × 2 tokens; over them, the largest weights of single tokens/,

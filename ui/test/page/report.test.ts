@@ -144,3 +144,13 @@ test("nothing sticks out at the width of a phone", async () => {
     assert.deepEqual(problems, []);
   }
 });
+
+test("it fits after the window was made narrow", async () => {
+  const { page } = await open(lens, "", { viewport: { width: 1280, height: 860 } });
+  await page.locator(".lines path").first().waitFor();
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.waitForFunction(() => document.querySelector(".lines")!.getBoundingClientRect().width < 390);
+  const over = (): number => [...document.querySelectorAll("main, .tokens")].filter(part => part.scrollWidth > part.clientWidth).length;
+  assert.equal(await page.evaluate(over), 0);
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
+});

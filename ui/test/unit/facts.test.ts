@@ -23,6 +23,13 @@ test("a head that is clearly of a pattern is named, with how many are", () => {
   assert.match(fact(having(21, none, none), "Induction"), /^No head stands out\. The nearest is layer 0, head 0: .* 5\.0 %/);
 });
 
+test("a score of nothing, and a text too short for its sinks, are said to be that", () => {
+  const none = { scores: { ...lens.heads[0].scores, retrieval: 0 } };
+  assert.equal(fact(having(0, none, none), "Retrieval"), "No head does it at all.");
+  assert.match(fact({ ...lens, run: { ...lens.run, tokens: 12 } }, "Sinks"), /In so short a text that says little\.$/);
+  assert.doesNotMatch(fact(lens, "Sinks"), /short/);
+});
+
 test("what was not measured is said", () => {
   assert.equal(fact(lens, "Retrieval"), "Not measured.");
   assert.equal(
