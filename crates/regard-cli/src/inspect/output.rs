@@ -31,7 +31,9 @@ impl Output {
         builder.prefix(".regard-");
         #[cfg(unix)] // those of any new file: a temporary one is for its owner alone
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        Ok(Output::File { place: path.to_owned(), beside: builder.tempfile_in(folder).map_err(failed)? })
+        // The library's error names the file beside, which says nothing to a user.
+        let beside = builder.tempfile_in(folder).map_err(|error| failed(error.kind().into()))?;
+        Ok(Output::File { place: path.to_owned(), beside })
     }
 
     pub(super) fn write(self, content: &str) -> Result<(), Box<dyn Error>> {
