@@ -132,7 +132,12 @@ def table(options: argparse.Namespace, name: str, directory: Path, scratch: Path
             cells = [rate(mine), rate(peers), spread(mine, peers), rate(others), spread(mine, others)]
             print(f"| {what}, {batch} at once | {' | '.join(cells)} |")
     most = str(max(options.batch))
-    for what, batch in (("outside_the_model", most), ("contiguous_to_paged", most), ("hit_to_miss", None)):
+    for what, batch in (
+        ("outside_the_model", most),
+        ("outside_when_drawn", most),
+        ("contiguous_to_paged", most),
+        ("hit_to_miss", None),
+    ):
         found = [statistics.median(round[0][what][batch] if batch else round[0][what]) for round in rounds]
         print(f"\n{what.replace('_', ' ')}{f', {batch} at once' if batch else ''}: {statistics.median(found):.3f}", end="")
     print()

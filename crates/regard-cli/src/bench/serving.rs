@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use regard_nn::{Model, Precision as Numbers};
+use regard_nn::{Adjustments, Model, Precision as Numbers, Sampling};
 use regard_serve::{
-    Config, Detokenizer, Engine, Event, Group, ModelRunner, Output, Request, RequestId, Room, Runner, RunnerError, Work,
+    Config, Decoding, Detokenizer, Engine, Event, Group, ModelRunner, Output, Request, RequestId, Room, Runner, RunnerError, Work,
 };
 use serde_json::{Map, json};
 
@@ -63,10 +63,12 @@ impl Options {
             .into());
         }
         let bench = Bench { model: &model, vocab_size, prompt: self.prompt };
-        let [mut prefill, mut decode, mut rest, mut paged] = [const { Vec::new() }; 4];
+        let [mut prefill, mut decode, mut rest, mut drawn, mut paged] = [const { Vec::new() }; 5];
         for &batch in &self.batch {
             prefill.push(self.all(|| bench.prefill(batch))?);
-            let both = self.all(|| Ok((bench.decode(batch, PAGE)?, bench.decode(batch, longest.next_multiple_of(PAGE))?)))?;
+            let whole = longest.next_multiple_of(PAGE);
+            let both = self.all(|| Ok((bench.decode(batch, PAGE, 0.0)?, bench.decode(batch, whole, 0.0)?)))?;
+            drawn.push(self.all(|| Ok(bench.decode(batch, PAGE, 0.8)?.rest))?);
             decode.push(both.iter().map(|(pages, _)| pages.rate).collect::<Vec<_>>());
             rest.push(both.iter().map(|(pages, _)| pages.rest).collect::<Vec<_>>());
             paged.push(both.iter().map(|(pages, whole)| whole.rate / pages.rate).collect::<Vec<_>>());
@@ -79,17 +81,19 @@ impl Options {
             };
             return Ok(say(json!({
                 "threads": threads, "prompt": self.prompt, "prefill": by_batch(&prefill), "decode": by_batch(&decode),
-                "outside_the_model": by_batch(&rest), "contiguous_to_paged": by_batch(&paged),
+                "outside_the_model": by_batch(&rest), "outside_when_drawn": by_batch(&drawn), "contiguous_to_paged": by_batch(&paged),
                 "shared": shared, "hit_to_miss": hits,
             }))?);
         }
         say(format_args!("{threads} threads, prompts of {} tokens; median (least–most)\n", self.prompt))?;
-        say("| requests at once | prefill, tokens/s | decode, tokens/s | outside the model | contiguous / paged |")?;
-        say("|---|---|---|---|---|")?;
+        say(
+            "| requests at once | prefill, tokens/s | decode, tokens/s | outside the model | at temperature 0.8 | contiguous / paged |",
+        )?;
+        say("|---|---|---|---|---|---|")?;
         for (i, batch) in self.batch.iter().enumerate() {
             let (prefill, decode) = (told(&prefill[i], 1.0, 0), told(&decode[i], 1.0, 0));
-            let (rest, paged) = (told(&rest[i], 100.0, 1), told(&paged[i], 1.0, 2));
-            say(format_args!("| {batch} | {prefill} | {decode} | {rest} % | {paged} |"))?;
+            let (rest, drawn, paged) = (told(&rest[i], 100.0, 1), told(&drawn[i], 100.0, 1), told(&paged[i], 1.0, 2));
+            say(format_args!("| {batch} | {prefill} | {decode} | {rest} % | {drawn} % | {paged} |"))?;
         }
         let hits = told(&hits, 100.0, 1);
         say(format_args!(
@@ -154,8 +158,11 @@ impl<'m> Bench<'m> {
         (0..n).map(|i| at(i) as u32).collect()
     }
 
-    fn requests(&self, texts: usize, max_tokens: usize) -> Vec<Event> {
-        let request = |text| Request { prompt: self.tokens(text, self.prompt), max_tokens, ..Request::default() };
+    fn requests(&self, texts: usize, max_tokens: usize, temperature: f32) -> Vec<Event> {
+        let sampling = Sampling { temperature, ..Sampling::default() };
+        let decoding = Decoding::Sample { sampling, adjustments: Adjustments::default(), n: 1, best_of: 1 };
+        let prompt = |text| self.tokens(text, self.prompt);
+        let request = |text| Request { prompt: prompt(text), max_tokens, decoding: decoding.clone(), ..Request::default() };
         (0..texts).map(|text| Event::Submit(text as RequestId, Box::new(request(text)))).collect()
     }
 
@@ -163,7 +170,7 @@ impl<'m> Bench<'m> {
     fn prefill(&self, batch: usize) -> Result<f64, Box<dyn Error>> {
         let mut engine = self.engine(batch, self.prompt + 1, PAGE)?;
         let began = Instant::now();
-        ended(engine.step(self.requests(batch, 1), Duration::ZERO))?;
+        ended(engine.step(self.requests(batch, 1, 0.0), Duration::ZERO))?;
         while !engine.is_idle() {
             ended(engine.step([], Duration::ZERO))?;
         }
@@ -171,10 +178,10 @@ impl<'m> Bench<'m> {
     }
 
     /// The steps in which every text gets one token.
-    fn decode(&self, batch: usize, page_size: usize) -> Result<Decoded, Box<dyn Error>> {
+    fn decode(&self, batch: usize, page_size: usize, temperature: f32) -> Result<Decoded, Box<dyn Error>> {
         let most = WRITTEN + 2 + batch * self.prompt / Config::default().token_budget;
         let mut engine = self.engine(batch, self.prompt + most, page_size)?;
-        let mut told = ended(engine.step(self.requests(batch, most), Duration::ZERO))?;
+        let mut told = ended(engine.step(self.requests(batch, most, temperature), Duration::ZERO))?;
         while told < batch {
             told = ended(engine.step([], Duration::ZERO))?;
         }
