@@ -30,7 +30,7 @@ use super::{Threads, say};
 /// the means of the paper's two data sets; their spread is fitted, not told. Each of four ways to set memory aside has the same engine.
 #[derive(Args)]
 pub(super) struct Options {
-    /// Requests of a run
+    /// Requests like ShareGPT's in a run; those like Alpaca's, which are shorter, are so many more
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     requests: u32,
     /// Prompts that beams continue
@@ -88,7 +88,9 @@ impl Options {
 
     fn rows(&self) -> Result<Vec<Row>, Box<dyn Error>> {
         let timing = OPT_13B;
-        let drawn = DATASETS.map(|set| set.draw(self.requests as usize, timing.context, &mut Random::new(1)));
+        // As many tokens of each set: a run must be long beside the wait that the latency allows.
+        let count = |set: &Dataset| (f64::from(self.requests) * DATASETS[0].output / set.output) as usize;
+        let drawn = DATASETS.map(|set| set.draw(count(&set), timing.context, &mut Random::new(1)));
         let row = |scheme: Scheme| -> Result<Row, regard_serve::Error> {
             let at_once = vec![0.0; drawn[0].len()];
             let slots = serve(scheme, timing, &drawn[0], &at_once)?.slots;
