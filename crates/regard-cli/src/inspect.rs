@@ -15,6 +15,7 @@ use regard_nn::Model;
 use self::output::Output;
 use crate::place;
 use crate::precision::Precision;
+use crate::utf8::utf8;
 
 /// See what every attention head of a model does on a text, or on several.
 ///
@@ -70,7 +71,8 @@ impl Inspect {
         let outputs = [&self.out, &self.json, &self.csv, &self.svg].map(|path| path.as_deref().map(Output::open).transpose());
         let [html, json, csv, svg] = outputs;
         let (html, json, csv, svg) = (html?, json?, csv?, svg?);
-        let (name, model) = self.open()?;
+        let name = self.model.as_deref().map_or_else(|| "story".to_owned(), file_name);
+        let model = place::model(self.model.as_deref(), &self.precision)?;
         let texts = self.texts(&model)?;
         let bar = Bar::new();
         let report = regard_lens::inspect(&model, &name, &texts, &options, &mut |progress| bar.show(progress))?;
@@ -106,15 +108,6 @@ impl Inspect {
         Ok(Options { first_tokens: self.first, recent_tokens: self.recent, seed: self.seed, ablate, ..Options::default() })
     }
 
-    fn open(&self) -> Result<(String, Model), Box<dyn Error>> {
-        let Some(path) = &self.model else {
-            let files = (regard_story::CONFIG.as_bytes(), regard_story::WEIGHTS, regard_story::TOKENIZER.as_bytes());
-            return Ok(("story".to_owned(), Model::from_bytes(files.0, files.1, files.2, None)?));
-        };
-        let model = Model::open_in(&place::path(path)?, self.precision.get())?;
-        Ok((path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(), model))
-    }
-
     /// The text of the command line, then those of the files.
     fn texts(&self, model: &Model) -> Result<Vec<Text>, Box<dyn Error>> {
         let mut texts = Vec::new();
@@ -142,13 +135,6 @@ impl Inspect {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-fn utf8(bytes: Vec<u8>, what: &str) -> Result<String, String> {
-    String::from_utf8(bytes).map_err(|wrong| {
-        let offset = wrong.utf8_error().valid_up_to();
-        format!("{what} is not UTF-8: the byte at offset {offset} begins no character")
-    })
 }
 
 /// A progress bar, on a terminal.

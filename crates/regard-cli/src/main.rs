@@ -10,6 +10,7 @@ mod precision;
 mod run;
 mod serve;
 mod train;
+mod utf8;
 
 use std::error::Error;
 use std::io;

@@ -1,7 +1,25 @@
-//! `--model`: a path, or a name on the Hugging Face hub.
+//! `--model`: a path, or a name on the Hugging Face hub; without it, the built-in story model.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+
+use regard_nn::Model;
+
+use crate::precision::Precision;
+
+/// The model that is given, or the built-in one.
+pub(crate) fn model(given: Option<&Path>, precision: &Precision) -> Result<Model, Box<dyn Error>> {
+    match given {
+        Some(given) => Ok(Model::open_in(&path(given)?, precision.get())?),
+        None => Ok(story()?),
+    }
+}
+
+/// The built-in model.
+pub(crate) fn story() -> regard_nn::Result<Model> {
+    let [config, tokenizer, defaults] = [regard_story::CONFIG, regard_story::TOKENIZER, regard_story::GENERATION_CONFIG];
+    Model::from_bytes(config.as_bytes(), regard_story::WEIGHTS, tokenizer.as_bytes(), Some(defaults.as_bytes()))
+}
 
 /// The path of a model: the one that is given, where there is something or it cannot be a name.
 pub(crate) fn path(given: &Path) -> Result<PathBuf, Box<dyn Error>> {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::interrupt::Interrupt;
 use crate::place;
 use crate::precision::Precision;
+use crate::utf8::utf8;
 
 /// Continue a text with the built-in story model or with a model of your own.
 ///
@@ -73,7 +74,7 @@ impl Run {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
         let interrupt = Interrupt::listen()?;
         let prompt = self.prompt()?;
-        let model = self.open()?;
+        let model = place::model(self.model.as_deref(), &self.precision)?;
         let options = self.options(&model);
         let chat = if self.chat { Some(self.conversation(&model, &prompt)?) } else { None };
         let asked = chat.as_ref().map_or(Prompt::Text(&prompt), |text| Prompt::Rendered(text));
@@ -104,10 +105,7 @@ impl Run {
         }
         let mut bytes = Vec::new();
         io::stdin().read_to_end(&mut bytes)?;
-        let text = String::from_utf8(bytes).map_err(|wrong| {
-            let offset = wrong.utf8_error().valid_up_to();
-            format!("standard input is not UTF-8: the byte at offset {offset} begins no character")
-        })?;
+        let text = utf8(bytes, "standard input")?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
     }
@@ -118,18 +116,6 @@ impl Run {
         let system = self.system.as_ref().map(|text| Message::new("system", text));
         let messages: Vec<_> = system.into_iter().chain([Message::new("user", question)]).collect();
         Ok(template.render(&messages, true)?)
-    }
-
-    fn open(&self) -> Result<Model, Box<dyn Error>> {
-        Ok(match &self.model {
-            Some(path) => Model::open_in(&place::path(path)?, self.precision.get())?,
-            None => Model::from_bytes(
-                regard_story::CONFIG.as_bytes(),
-                regard_story::WEIGHTS,
-                regard_story::TOKENIZER.as_bytes(),
-                Some(regard_story::GENERATION_CONFIG.as_bytes()),
-            )?,
-        })
     }
 
     /// What the model's authors recommend, with the settings of the command line on top.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use regard_nn::Model;
 use regard_serve::{Config, Limits, Preemption, Room, Served, Server, Settings};
 
+use crate::place;
 use crate::precision::Precision;
 
 /// Serve a model to many clients at once, by the API of OpenAI, with a page to try it at /.
@@ -96,10 +96,7 @@ impl Serve {
 
     fn open(&self) -> Result<Served, Box<dyn Error>> {
         let Some(path) = &self.model else {
-            let [config, tokenizer, defaults] = [regard_story::CONFIG, regard_story::TOKENIZER, regard_story::GENERATION_CONFIG];
-            let weights = regard_story::WEIGHTS;
-            let model = Model::from_bytes(config.as_bytes(), weights, tokenizer.as_bytes(), Some(defaults.as_bytes()))?;
-            return Ok(Served::text(self.name.as_deref().unwrap_or("story"), model));
+            return Ok(Served::text(self.name.as_deref().unwrap_or("story"), place::story()?));
         };
         let last = || path.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = self.name.clone().or_else(last).unwrap_or_else(|| "model".to_owned());

@@ -177,8 +177,7 @@ impl Shape {
         // Seen keys per token grow with the length, or stay.
         Crossover {
             feed_forward: first(|n| attention(n) > per_token * n),
-            width: first(|n| Count::from(n) * n * self.hidden_size > Count::from(n) * self.hidden_size * self.hidden_size)
-                .unwrap_or(LONGEST),
+            width: self.hidden_size + 1, // n²d > nd²
         }
     }
 

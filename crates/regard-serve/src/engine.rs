@@ -115,7 +115,7 @@ impl<R: Runner> Engine<R> {
             pages: sum(|pool| pool.len()),
             free_pages: sum(|pool| pool.free()),
             cached_pages: sum(|pool| pool.cached()),
-            table_pages: sum(|pool| pool.table_pages()),
+            table_pages: sum(|pool| pool.table_pages),
             held_tokens: self.jobs.values().filter(|job| job.state == State::Running).map(Job::held_tokens).sum(),
             evictions: self.pages.pools().iter().map(|pool| pool.evictions).sum(),
             ..self.stats

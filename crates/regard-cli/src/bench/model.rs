@@ -9,6 +9,7 @@ use regard_cpu::{Kernel, Stream};
 use regard_nn::Decoder;
 use serde_json::json;
 
+use super::random::tokens;
 use super::{Threads, say};
 use crate::place;
 use crate::precision::Precision;
@@ -100,7 +101,7 @@ impl Options {
 
 /// Seconds that a prompt takes.
 fn prefill(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
-    let (tokens, mut cache) = (tokens(decoder, n), decoder.cache(n)?);
+    let (tokens, mut cache) = (tokens(decoder.config().vocab_size, 0, n), decoder.cache(n)?);
     let began = Instant::now();
     decoder.step(&tokens, &mut cache)?;
     Ok(began.elapsed().as_secs_f64())
@@ -108,7 +109,7 @@ fn prefill(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
 
 /// Seconds that [`WRITTEN`] tokens take, one by one.
 fn decode(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
-    let (tokens, mut cache) = (tokens(decoder, n + WRITTEN), decoder.cache(n + WRITTEN)?);
+    let (tokens, mut cache) = (tokens(decoder.config().vocab_size, 0, n + WRITTEN), decoder.cache(n + WRITTEN)?);
     decoder.step(&tokens[..n], &mut cache)?;
     let began = Instant::now();
     for token in tokens[n..].chunks(1) {
@@ -120,10 +121,4 @@ fn decode(decoder: &Decoder, n: usize) -> regard_nn::Result<f64> {
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
-}
-
-/// Any tokens.
-fn tokens(decoder: &Decoder, n: usize) -> Vec<u32> {
-    let vocab = decoder.config().vocab_size as u64;
-    (0..n as u64).map(|i| ((i * 2_654_435_761 + 12_345) >> 7) % vocab).map(|token| token as u32).collect()
 }

@@ -33,3 +33,9 @@ impl Random {
         Tensor::from_vec((0..shape.iter().product()).map(|_| normal()).collect(), shape)
     }
 }
+
+/// Any `n` tokens, others for each text.
+pub(super) fn tokens(vocab_size: usize, text: usize, n: usize) -> Vec<u32> {
+    let at = |i: u64| ((i * 2_654_435_761 + text as u64 * 40_503 + 12_345) >> 7) % vocab_size as u64;
+    (0..n as u64).map(|i| at(i) as u32).collect()
+}

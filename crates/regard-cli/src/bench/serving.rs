@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use regard_nn::{Adjustments, Model, Precision as Numbers, Sampling};
+use regard_nn::{Adjustments, Model, Sampling};
 use regard_serve::{
     Config, Decoding, Detokenizer, Engine, Event, Group, ModelRunner, Output, Request, RequestId, Room, Runner, RunnerError, Work,
 };
 use serde_json::{Map, json};
 
+use super::random::tokens;
 use super::{Threads, say};
 use crate::place;
 use crate::precision::Precision;
@@ -50,7 +51,7 @@ const PAGE: usize = 16;
 impl Options {
     pub(super) fn execute(self) -> Result<(), Box<dyn Error>> {
         let threads = self.threads.start()?;
-        let model = self.open()?;
+        let model = place::model(self.model.as_deref(), &self.precision)?;
         let decoder = model.decoder().ok_or("--model has an encoder, and only decoders can be served")?;
         let longest =
             self.prompt + WRITTEN + 2 + self.batch.iter().max().unwrap_or(&1) * self.prompt / Config::default().token_budget;
@@ -102,17 +103,6 @@ impl Options {
         Ok(())
     }
 
-    fn open(&self) -> Result<Model, Box<dyn Error>> {
-        match &self.model {
-            Some(path) => Ok(Model::open_in(&place::path(path)?, self.precision.get())?),
-            None if matches!(self.precision.get(), None | Some(Numbers::Bf16)) => {
-                let [config, tokenizer] = [regard_story::CONFIG, regard_story::TOKENIZER];
-                Ok(Model::from_bytes(config.as_bytes(), regard_story::WEIGHTS, tokenizer.as_bytes(), None)?)
-            }
-            None => Err("--precision f32 needs --model: the built-in model has its weights in bf16".into()),
-        }
-    }
-
     /// What each run gives, after one that warms up.
     fn all<T>(&self, mut run: impl FnMut() -> Result<T, Box<dyn Error>>) -> Result<Vec<T>, Box<dyn Error>> {
         run()?;
@@ -152,16 +142,10 @@ impl<'m> Bench<'m> {
         Ok(Engine::new(Watched { runner, seconds: 0.0 }, config)?)
     }
 
-    /// Any tokens, others for each text.
-    fn tokens(&self, text: usize, n: usize) -> Vec<u32> {
-        let at = |i: usize| ((i as u64 * 2_654_435_761 + text as u64 * 40_503 + 12_345) >> 7) % self.vocab_size as u64;
-        (0..n).map(|i| at(i) as u32).collect()
-    }
-
     fn requests(&self, texts: usize, max_tokens: usize, temperature: f32) -> Vec<Event> {
         let sampling = Sampling { temperature, ..Sampling::default() };
         let decoding = Decoding::Sample { sampling, adjustments: Adjustments::default(), n: 1, best_of: 1 };
-        let prompt = |text| self.tokens(text, self.prompt);
+        let prompt = |text| tokens(self.vocab_size, text, self.prompt);
         let request = |text| Request { prompt: prompt(text), max_tokens, decoding: decoding.clone(), ..Request::default() };
         (0..texts).map(|text| Event::Submit(text as RequestId, Box::new(request(text)))).collect()
     }
@@ -202,7 +186,7 @@ impl<'m> Bench<'m> {
         let mut seconds = [0.0; 2];
         for (id, seconds) in seconds.iter_mut().enumerate() {
             let end = [id as u32 + 1; 4]; // what each asks after the shared tokens
-            let prompt = [self.tokens(0, shared), end.to_vec()].concat();
+            let prompt = [tokens(self.vocab_size, 0, shared), end.to_vec()].concat();
             let event = Event::Submit(id as RequestId, Box::new(Request { prompt, max_tokens: 1, ..Request::default() }));
             let began = Instant::now();
             ended(engine.step([event], Duration::ZERO))?;

@@ -16,6 +16,8 @@ use crate::bug;
 pub(crate) struct Pool {
     /// Tables that hold each page.
     references: Vec<u32>,
+    /// Their sum: pages in all tables, a shared one once for each.
+    pub(crate) table_pages: usize,
     free: Vec<u32>,
     /// The prefix that each page ends, where it is known.
     contents: Vec<Option<PrefixId>>,
@@ -34,6 +36,7 @@ impl Pool {
         let n = pages as usize;
         Self {
             references: vec![0; n],
+            table_pages: 0,
             free: (0..pages).rev().collect(),
             contents: vec![None; n],
             pages: HashMap::new(),
@@ -65,11 +68,6 @@ impl Pool {
         self.free.len() + self.idle.len()
     }
 
-    /// Pages in all tables, a shared one once for each.
-    pub(crate) fn table_pages(&self) -> usize {
-        self.references.iter().map(|references| *references as usize).sum()
-    }
-
     /// Tables that hold a page.
     pub(crate) fn references(&self, page: u32) -> u32 {
         self.references[page as usize]
@@ -87,6 +85,7 @@ impl Pool {
         }
         let page = self.free.pop().or_else(|| self.evict())?;
         self.references[page as usize] = 1;
+        self.table_pages += 1;
         Some(page)
     }
 
@@ -95,12 +94,14 @@ impl Pool {
         self.idle.remove(&self.idle_since[page as usize]);
         self.idle_since[page as usize] = 0;
         self.references[page as usize] += 1;
+        self.table_pages += 1;
     }
 
     /// One table less holds a page.
     pub(crate) fn release(&mut self, page: u32) {
         let references = &mut self.references[page as usize];
         *references -= 1;
+        self.table_pages -= 1;
         if *references > 0 {
             return;
         }
@@ -151,6 +152,7 @@ impl Pool {
         let mut held = vec![0; self.len()];
         tables.for_each(|page| held[page as usize] += 1);
         assert_eq!(held, self.references, "a page's references are the tables that point to it");
+        assert_eq!(held.iter().sum::<u32>() as usize, self.table_pages, "the pages in tables are counted");
         let referenced = held.iter().filter(|n| **n > 0).count();
         assert_eq!(self.free() + self.cached() + referenced, self.len(), "free + cached + referenced = total");
         let mut seen = vec![false; self.len()];
