@@ -66,7 +66,8 @@ impl<'a, T: Element> Packed<'a, T> {
     }
 
     /// Keys or values of a tile in f32, as few query rows read them: in runs that lie together, each with its keys counted from the
-    /// first of the tile and what follows it. Runs shorter than `least`, and other numbers, are copied.
+    /// first of the tile and what follows it. Other numbers are copied run by run, so that what follows each is asked for; runs shorter
+    /// than `least` are copied together.
     #[inline(always)]
     pub(crate) fn each_run(
         &mut self,
@@ -78,9 +79,10 @@ impl<'a, T: Element> Packed<'a, T> {
         let mut left = tile.clone();
         while !left.is_empty() {
             let together = rows_together(&self.p.kv, side, self.head, left.clone()).filter(|(.., n)| *n >= least.min(left.len()));
-            let (n, run) = match together.and_then(|(rows, stride, n)| Some((n, Rows { data: T::as_f32(rows)?, stride }))) {
+            let n = together.map_or(left.len(), |(.., n)| n);
+            let run = match together.and_then(|(rows, stride, _)| Some(Rows { data: T::as_f32(rows)?, stride })) {
                 Some(in_place) => in_place,
-                None => (left.len(), rows(&self.p.kv, side, self.head, left.clone(), &mut self.copy)),
+                None => rows(&self.p.kv, side, self.head, left.start..left.start + n, &mut self.copy),
             };
             let keys = left.start..left.start + n;
             f(keys.start - tile.start..keys.end - tile.start, run, Soon::after(self.p, side, self.head, &keys));

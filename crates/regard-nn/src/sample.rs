@@ -1,5 +1,6 @@
 //! Choosing the next token from logits.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::rng::Rng;
@@ -111,14 +112,20 @@ impl Sampler {
     /// # Errors
     /// When a logit is NaN or +∞, or none is finite.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32> {
-        let mut logits = logits.to_vec();
-        self.adjust(&mut logits);
-        let bad = logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY);
-        let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-        let Some(best) = best.filter(|&best| !bad && logits[best].is_finite()) else { return Err(Error::NotFinite) };
+        let logits = self.adjusted(logits);
+        let best = most(&logits).ok_or(Error::NotFinite)?;
         let token = if self.sampling.temperature == 0.0 { best as u32 } else { self.draw(&logits) };
         *self.seen.entry(token).or_default() += 1;
         Ok(token)
+    }
+
+    /// Copied where something changes them.
+    fn adjusted<'l>(&self, logits: &'l [f32]) -> Cow<'l, [f32]> {
+        let mut logits = Cow::Borrowed(logits);
+        if self.sampling.repetition_penalty != 1.0 || self.adjustments != Adjustments::default() {
+            self.adjust(logits.to_mut());
+        }
+        logits
     }
 
     fn adjust(&self, logits: &mut [f32]) {
@@ -201,6 +208,16 @@ fn most_likely(keys: &mut [u64], reach: f64, relative: impl Fn(u32) -> (u32, f64
     }
 }
 
+/// The first of the largest logits; none where one is NaN or +∞, or none is finite.
+fn most(logits: &[f32]) -> Option<usize> {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (lanes, rest) = logits.as_chunks::<16>(); // side by side: a single maximum waits for the one before
+    let max = lanes.iter().fold([f32::NEG_INFINITY; 16], |max, chunk| std::array::from_fn(|i| larger(max[i], chunk[i])));
+    let max = max.iter().chain(rest).fold(f32::NEG_INFINITY, |max, x| larger(max, *x));
+    let good = logits.iter().fold(max > f32::NEG_INFINITY, |good, x| good & (*x < f32::INFINITY));
+    if good { logits.iter().position(|x| *x == max) } else { None }
+}
+
 /// A word for each token that is possible, smaller where it is more likely; equal ones rank by id. Words sort faster than logits are
 /// compared.
 fn by_likelihood(logits: &[f32]) -> Vec<u64> {
@@ -280,6 +297,23 @@ mod tests {
             }
             assert_eq!(found, needed, "{sampling:?}, {} logits", logits.len());
         }
+    }
+
+    #[test]
+    fn the_most_likely_is_the_first_of_the_largest() {
+        let mut rng = Rng::new(9, 0);
+        for n in 0..200 {
+            let mut logits: Vec<f32> = (0..n).map(|_| (4.0 * rng.normal()).round() as f32 + 0.0).collect(); // no −0
+            let sorted = filtered(Sampling { temperature: 1.0, ..Sampling::default() }, &logits);
+            assert_eq!(most(&logits), sorted.first().map(|(token, _)| *token as usize), "{logits:?}");
+            for bad in [f32::NAN, f32::INFINITY] {
+                if n > 0 {
+                    logits[(rng.bits() % n) as usize] = bad;
+                    assert_eq!(most(&logits), None);
+                }
+            }
+        }
+        assert_eq!(most(&[f32::NEG_INFINITY; 20]), None);
     }
 
     fn greedy(adjustments: Adjustments, logits: &[f32], tokens: usize) -> Vec<u32> {

@@ -132,8 +132,8 @@ impl Logprobs {
 
 /// Refuses logits that are no numbers, as the sampler does.
 pub(crate) fn check_finite(logits: &[f32]) -> regard_nn::Result<()> {
-    let bad = logits.iter().any(|x| x.is_nan() || *x == f32::INFINITY);
-    if bad || !logits.iter().any(|x| x.is_finite()) { Err(regard_nn::Error::NotFinite) } else { Ok(()) }
+    let good = logits.iter().fold(true, |good, x| good & (*x < f32::INFINITY));
+    if good && logits.iter().any(|x| x.is_finite()) { Ok(()) } else { Err(regard_nn::Error::NotFinite) }
 }
 
 /// `ln Σ exp(x)`, in f64 and in order: a function of the row alone.
