@@ -33,6 +33,7 @@ mod linear;
 pub mod mask;
 #[cfg(feature = "ndarray")]
 mod nd;
+mod patch;
 pub mod score;
 mod shape;
 mod state;
@@ -49,6 +50,7 @@ pub use mask::{
     Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Lens, Mask, Padding, Pair, PrefixLm,
     RandomKeys, Spans, Strided, Tile, Window,
 };
+pub use patch::Patch;
 pub use score::{Alibi, Bias, BiasSink, Gaussian, RelativeBias, Score, Slope, Softcap, WithSlope, with_slope};
 pub use shape::Shape;
 pub use state::State;

@@ -12,8 +12,10 @@ pub use gaussian::Gaussian;
 pub use relative::RelativeBias;
 pub use softcap::Softcap;
 
+use std::ops::Range;
+
 use crate::mask::{PIECE, pieces};
-use crate::{Error, Pair, Result, Shape};
+use crate::{Error, Pair, Patch, Result, Shape};
 
 /// How much: a closure `|s: f32, p: Pair| -> f32`, one of the scores of this crate, a tuple of two scores (first, then second), or a
 /// `Box<dyn Slope>` where the choice is made at run time.
@@ -33,6 +35,20 @@ pub trait Score: Sync {
         for (i, s) in s.iter_mut().enumerate() {
             *s = self.score(*s, at.with(at.q + i as u32, at.kv));
         }
+    }
+
+    /// [`Score::score`] for the part of a tile that belongs to one head.
+    #[inline(always)]
+    fn score_patch(&self, patch: &Patch, s: &mut [f32]) {
+        for (at, row) in patch.rows(s) {
+            self.score_row(at, row);
+        }
+    }
+
+    /// Whether this score makes −∞ of every score of these queries and keys, whatever it is. Such tiles are skipped, so asking must cost
+    /// a fraction of computing them; `false` is always right.
+    fn hides_tile(&self, _q: &Range<u32>, _kv: &Range<u32>, _at: Pair) -> bool {
+        false
     }
 
     /// Whether every score stays as it is, so that kernels need not ask.
@@ -139,6 +155,16 @@ impl<A: Score, B: Score> Score for (A, B) {
         self.1.score_row(at, s);
     }
 
+    #[inline(always)]
+    fn score_patch(&self, patch: &Patch, s: &mut [f32]) {
+        self.0.score_patch(patch, s);
+        self.1.score_patch(patch, s);
+    }
+
+    fn hides_tile(&self, q: &Range<u32>, kv: &Range<u32>, at: Pair) -> bool {
+        self.0.hides_tile(q, kv, at) || self.1.hides_tile(q, kv, at)
+    }
+
     fn is_identity(&self) -> bool {
         self.0.is_identity() && self.1.is_identity()
     }
@@ -210,6 +236,15 @@ impl<S: Score> Score for Option<S> {
         self.iter().for_each(|score| score.score_row(at, s));
     }
 
+    #[inline(always)]
+    fn score_patch(&self, patch: &Patch, s: &mut [f32]) {
+        self.iter().for_each(|score| score.score_patch(patch, s));
+    }
+
+    fn hides_tile(&self, q: &Range<u32>, kv: &Range<u32>, at: Pair) -> bool {
+        self.as_ref().is_some_and(|score| score.hides_tile(q, kv, at))
+    }
+
     fn is_identity(&self) -> bool {
         self.as_ref().is_none_or(Score::is_identity)
     }
@@ -256,6 +291,14 @@ impl Score for Box<dyn Slope + '_> {
 
     fn score_row(&self, at: Pair, s: &mut [f32]) {
         (**self).score_row(at, s);
+    }
+
+    fn score_patch(&self, patch: &Patch, s: &mut [f32]) {
+        (**self).score_patch(patch, s);
+    }
+
+    fn hides_tile(&self, q: &Range<u32>, kv: &Range<u32>, at: Pair) -> bool {
+        (**self).hides_tile(q, kv, at)
     }
 
     fn is_identity(&self) -> bool {

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use regard_core::{Element, Kv, Pair, Shape, Tile, View};
+use regard_core::{Element, Kv, Pair, Patch, Shape, Tile, View};
 
-use crate::rule::{Patch, TileRule};
+use crate::rule::TileRule;
 use crate::{ROWS, TILE};
 
 /// Up to [`ROWS`] query rows that read the same keys: the rows of all heads of a group, flattened `[head, query]`.

@@ -45,7 +45,7 @@ pub use lines::Lines;
 pub use memory::memory;
 pub use pool::{Grid, Region, pool};
 pub use roofline::{Level, Roofline, Stream};
-pub use rule::{Patch, Rule, SlopeRule, TileRule};
+pub use rule::{Rule, SlopeRule, TileRule};
 pub use share::{forward_alone, forward_threads};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]

@@ -2,27 +2,14 @@
 
 use std::ops::Range;
 
-use regard_core::{BiasSink, Mask, Pair, Score, Slope, Tile};
+use regard_core::{BiasSink, Mask, Pair, Patch, Score, Slope, Tile};
 
 use crate::simd::{Task, Vector};
 use crate::{Kernel, ROWS};
 
-/// The part of a tile of scores that belongs to one head: element `(key j, lane i)` is `s[j · width + i]`.
-#[derive(Clone, Debug)]
-pub struct Patch {
-    /// Lanes of this head, `lanes.len()` queries that follow each other.
-    pub lanes: Range<usize>,
-    /// Lanes of the whole tile.
-    pub width: usize,
-    /// Keys that follow each other.
-    pub keys: usize,
-    /// The first query and the first key.
-    pub at: Pair,
-}
-
 /// What a kernel asks of the mask and the scores: called for [`Tile::Mixed`] tiles, and for all where scores are not the identity.
 pub trait TileRule: Sync {
-    /// What the mask does to a tile.
+    /// What the mask does to a tile, and whether scores hide it.
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile;
 
     /// Whether scores change.
@@ -60,7 +47,10 @@ impl<M, S> Copy for Rule<'_, M, S> {}
 
 impl<M: Mask, S: Score> TileRule for Rule<'_, M, S> {
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
-        self.mask.tile(q, kv, at)
+        match self.mask.tile(q.clone(), kv.clone(), at) {
+            tile if tile != Tile::Hidden && self.score.hides_tile(&q, &kv, at) => Tile::Hidden,
+            tile => tile,
+        }
     }
 
     fn has_score(&self) -> bool {
@@ -95,18 +85,20 @@ impl<M: Mask, S: Score> Task for Apply<'_, M, S> {
     #[inline(always)]
     fn run<V: Vector>(self, _: V) {
         let Apply { rule: Rule { mask, score }, s, patch, mask: masked } = self;
-        let (scored, in_rows) = (!score.is_identity(), mask.in_rows());
+        if !score.is_identity() {
+            score.score_patch(patch, s);
+        }
+        if !masked {
+            return;
+        }
+        let in_rows = mask.in_rows();
         let keep = &mut [0; ROWS][..patch.lanes.len()];
-        for (j, row) in s.chunks_mut(patch.width).take(patch.keys).enumerate() {
-            let (row, at) = (&mut row[patch.lanes.clone()], patch.at.with(patch.at.q, patch.at.kv + j as u32));
-            if scored {
-                score.score_row(at, row);
-            }
-            if masked && in_rows {
+        for (at, row) in patch.rows(s) {
+            if in_rows {
                 keep.fill(u32::MAX);
                 mask.keep_row(at, keep);
                 row.iter_mut().zip(&*keep).for_each(|(s, keep)| hide(s, *keep));
-            } else if masked {
+            } else {
                 for (i, s) in row.iter_mut().enumerate() {
                     hide(s, u32::from(mask.keep(at.with(at.q + i as u32, at.kv))).wrapping_neg());
                 }

@@ -9,14 +9,14 @@
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use regard_core::{Element, Tile};
+use regard_core::{Element, Patch, Tile};
 
 use crate::block::{RowBlock, Side, apply, tiles};
 use crate::exp::{exp, exp2_of_weight};
 use crate::forward::{Partial, drop_out, finite, stabiliser};
 use crate::lines::Lines;
 use crate::packed::{Soon, each_key, pair_elements, pair_values, rows_together, view_row};
-use crate::rule::{Patch, TileRule};
+use crate::rule::TileRule;
 use crate::simd::{Amx, Factor, Meanwhile, Pair, SIDE, Task, TileProduct, Tiles, Transpose, Vector, Weigh};
 use crate::{Problem, SPAN, TILE};
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use regard_core::{BiasSink, Mask, Pair, Result, Score, Shape, Slope, Tile};
+use regard_core::{BiasSink, Mask, Pair, Patch, Result, Score, Shape, Slope, Tile};
 
 /// Passes everything on to what it borrows.
 #[derive(Debug)]
@@ -52,6 +52,15 @@ impl<S: Score + ?Sized> Score for ByRef<'_, S> {
     #[inline(always)]
     fn score_row(&self, at: Pair, s: &mut [f32]) {
         self.0.score_row(at, s);
+    }
+
+    #[inline(always)]
+    fn score_patch(&self, patch: &Patch, s: &mut [f32]) {
+        self.0.score_patch(patch, s);
+    }
+
+    fn hides_tile(&self, q: &Range<u32>, kv: &Range<u32>, at: Pair) -> bool {
+        self.0.hides_tile(q, kv, at)
     }
 
     fn is_identity(&self) -> bool {

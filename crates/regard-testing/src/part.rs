@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use regard_core::{BiasSink, Mask, Pair, Score, Slope, Tile};
+use regard_core::{BiasSink, Mask, Pair, Patch, Score, Slope, Tile};
 
 /// Asks `of` about the pair of the whole that a pair of the part is.
 ///
@@ -41,6 +41,15 @@ impl<S: Score + ?Sized> Score for Part<'_, S> {
 
     fn score_row(&self, at: Pair, s: &mut [f32]) {
         self.of.score_row((self.whole)(at), s);
+    }
+
+    fn score_patch(&self, patch: &Patch, s: &mut [f32]) {
+        self.of.score_patch(&Patch { at: (self.whole)(patch.at), ..patch.clone() }, s);
+    }
+
+    fn hides_tile(&self, q: &Range<u32>, kv: &Range<u32>, at: Pair) -> bool {
+        let first = (self.whole)(at.with(q.start, kv.start));
+        self.of.hides_tile(&(first.q..first.q + q.len() as u32), kv, first)
     }
 
     fn is_identity(&self) -> bool {

@@ -26,7 +26,7 @@ pub struct Cost {
     pub memory: u64,
     /// (query, key) pairs in tiles that are not hidden, over all heads.
     pub pairs: u64,
-    /// What the mask does to the tiles.
+    /// What the mask, and a bias of −∞, do to the tiles.
     pub tiles: Tiles,
 }
 

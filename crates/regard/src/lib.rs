@@ -128,9 +128,9 @@ pub use linear::{LinearAttention, LinearGrads, LinearOutput, LinearPlan};
 pub use plan::{Grads, GradsMut, Output, Plan};
 pub use regard_core::{
     Alibi, Around, Bias, BiasSink, Blocks, Blockwise, Bools, CacheShape, Causal, Dilated, Documents, Dropout, Either, Element,
-    Error, Feature, Fixed, Gate, Gaussian, Global, Kv, KvCache, Lens, LinearInputs, LinearShape, Mask, Padding, Pair, PrefixLm,
-    RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, Tensor, Tile, UpdateRule,
-    View, ViewMut, Window, WithSlope, with_slope,
+    Error, Feature, Fixed, Gate, Gaussian, Global, Kv, KvCache, Lens, LinearInputs, LinearShape, Mask, Padding, Pair, Patch,
+    PrefixLm, RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, Tensor, Tile,
+    UpdateRule, View, ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{Grid, Inspect, Lines, PackedMatrix, Region, Threads, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};

@@ -58,6 +58,8 @@ fn biases(shape: &Shape, rng: &mut Rng, visitor: &mut impl VisitScore) {
     let holes = Array::from_fn([1, 1, q, kv], |_| if rng.chance(0.3) { f64::NEG_INFINITY } else { rng.normal() });
     bias::<f32>("bias that hides", &holes, Layout::Contiguous, visitor);
     bias::<f16>("bias that hides", &holes, Layout::Contiguous, visitor);
+    let blocks = Array::from_fn([1, 1, q, kv], |[_, _, q, kv]| if (q / 64 + kv / 64) % 3 == 1 { f64::NEG_INFINITY } else { 0.0 });
+    bias::<bf16>("bias that hides blocks", &blocks, Layout::Contiguous, visitor);
 }
 
 fn bias<T: Element>(name: &str, values: &Array, layout: Layout, visitor: &mut impl VisitScore) {

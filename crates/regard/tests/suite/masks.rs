@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use regard::{
-    BiasSink, Blockwise, Causal, Dilated, Either, Fixed, Global, Mask, Pair, PrefixLm, RandomKeys, Shape, Slope, Strided, Tile,
-    Window,
+    BiasSink, Blockwise, Causal, Dilated, Either, Fixed, Global, Mask, Pair, Patch, PrefixLm, RandomKeys, Shape, Slope, Strided,
+    Tile, Window,
 };
 use regard_testing::by_ref::ByRef;
 use regard_testing::case::{Case, shape};
@@ -131,6 +131,53 @@ fn rows_are_their_pairs_one_after_another() {
             assert_eq!(sink.0, expected_sink.0, "{name} at {at:?}");
         }
     });
+}
+
+#[test]
+fn patches_are_their_pairs() {
+    let shape = shape([2, 2, 1, 200, 150, 1, 1]);
+    let mut rng = Rng::new(13);
+    scores(&shape, 0, &mut |name: &str, score: &dyn Slope, _: Option<BiasTruth<'_>>| {
+        for _ in 0..40 {
+            let (q, kv) = (range(shape.q_len, &mut rng), range(shape.kv_len, &mut rng));
+            let (before, width) = (rng.below(4), rng.below(4) + q.len());
+            let at = shape.pair(rng.below(2), rng.below(2), q.start as usize, kv.start as usize);
+            let patch = Patch { lanes: before..before + q.len(), width: before + width, keys: kv.len(), at };
+            let special = [0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+            let fresh = |_| if rng.chance(0.1) { rng.pick(&special) } else { rng.normal() as f32 };
+            let s: Vec<f32> = (0..patch.width * (kv.len() + 1)).map(fresh).collect(); // a key more than there are
+            let mut scored = s.clone();
+            score.score_patch(&patch, &mut scored);
+            for (i, (s, scored)) in s.iter().zip(&scored).enumerate() {
+                let (key, lane) = (i / patch.width, i % patch.width);
+                let inside = key < kv.len() && patch.lanes.contains(&lane);
+                let p = || at.with(at.q + (lane - before) as u32, at.kv + key as u32);
+                let expected = if inside { score.score(*s, p()) } else { *s };
+                assert!(*scored == expected || scored.is_nan() && expected.is_nan(), "{name} {patch:?} {key} {lane}: {s} {scored}");
+            }
+        }
+    });
+}
+
+/// What a score says it hides, it hides whatever is there; a bias says so of every tile that it hides.
+#[test]
+fn scores_hide_tiles_of_hidden_pairs() {
+    let shape = shape([2, 2, 1, 200, 150, 1, 1]);
+    let mut rng = Rng::new(14);
+    let mut hidden = 0;
+    scores(&shape, 0, &mut |name: &str, score: &dyn Slope, _: Option<BiasTruth<'_>>| {
+        for _ in 0..200 {
+            let (q, kv) = (range(shape.q_len, &mut rng), range(shape.kv_len, &mut rng));
+            let at = shape.pair(rng.below(2), rng.below(2), q.start as usize, kv.start as usize);
+            let mut pairs = q.clone().flat_map(|q| kv.clone().map(move |kv| at.with(q, kv)));
+            let hides = |p: Pair| [0.0, f32::NAN, f32::INFINITY].iter().all(|s| score.score(*s, p) == f32::NEG_INFINITY);
+            let (promised, true_of_all) = (score.hides_tile(&q, &kv, at), pairs.all(hides));
+            assert!(!promised || true_of_all, "{name} {q:?} {kv:?}");
+            assert!(promised || !true_of_all || !name.starts_with("bias that hides blocks"), "{name} {q:?} {kv:?}");
+            hidden += u32::from(promised);
+        }
+    });
+    assert!(hidden > 20, "{hidden}");
 }
 
 /// What a score gathers, pair by pair.
