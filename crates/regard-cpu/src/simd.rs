@@ -1,6 +1,8 @@
 //! What a kernel may ask of a vector of f32, and the instruction sets that answer. Unsafe room 1.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -17,7 +19,7 @@ mod weigh;
 
 pub(crate) use few::FewScores;
 pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles, pair_neighbours};
-pub(crate) use product::Product;
+pub(crate) use product::{Product, RowProduct, side_by_side};
 pub(crate) use tile::{Factor, Meanwhile, SIDE, TileProduct};
 pub(crate) use transpose::Transpose;
 pub(crate) use weigh::Weigh;
@@ -51,6 +53,12 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// # Safety
     /// `from` is valid for reading `LANES` numbers.
     unsafe fn load_raw(self, from: *const f32) -> Self::F;
+
+    /// Numbers in bf16, which is the upper half of an f32.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` numbers.
+    unsafe fn widen_raw(self, from: *const bf16) -> Self::F;
 
     /// # Safety
     /// `to` is valid for writing `LANES` numbers.

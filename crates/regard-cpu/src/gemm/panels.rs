@@ -9,7 +9,10 @@ use regard_core::Element;
 
 use crate::Kernel;
 use crate::lines::Lines;
-use crate::simd::{Factor, Meanwhile, Pair, Pairs, Product, SIDE, Session, Task, TileProduct, Tiles, Vector, pair_neighbours};
+use crate::simd::{
+    Factor, Meanwhile, Pair, Pairs, Product, RowProduct, SIDE, Session, Task, TileProduct, Tiles, Vector, pair_neighbours,
+    side_by_side,
+};
 
 /// Weights `[outputs, inputs]` in panels of `width` outputs; the last one is filled up with zeros.
 #[derive(Clone, Debug)]
@@ -17,15 +20,17 @@ pub(super) struct Panels {
     weights: Weights,
     inputs: usize,
     width: usize,
+    /// Outputs of a part of a panel.
+    part: usize,
     kernel: Kernel,
 }
 
-/// Panels one after another, each `[depth, width]`.
+/// Panels one after another, each of parts, each `[depth, part]`: a row alone is multiplied with all parts side by side.
 #[derive(Clone, Debug)]
 enum Weights {
     F32(Lines<f32>),
     Bf16(Lines<bf16>),
-    /// Pairs of inputs; for AMX in tiles of 1 KiB, `[depth / 16, 2, 16, 16]`: a panel is two tiles wide.
+    /// Pairs of inputs, a panel being one part; for AMX in tiles of 1 KiB, `[depth / 16, 2, 16, 16]`: a panel is two tiles wide.
     Paired(Pairs, Lines<Pair>),
 }
 
@@ -42,6 +47,8 @@ pub(super) struct Rows<'a> {
 thread_local! {
     /// Memory for pairs, which one product after another takes: new memory would be zeroed each time.
     static PAIRS: Cell<Lines<Pair>> = Cell::default();
+    /// Memory for a widened panel, likewise.
+    static WIDE: Cell<Lines<f32>> = Cell::default();
 }
 
 impl Drop for Rows<'_> {
@@ -53,6 +60,9 @@ impl Drop for Rows<'_> {
 
 /// Pairs of a tile.
 const TILE: usize = SIDE * SIDE;
+
+/// Rows up to which a panel in bf16 is widened as it is read: [`Product`] reads it once for so many. For more it is widened before.
+const FEW: usize = 6;
 
 /// Tiles of inputs that a panel multiplies all rows with before the next ones: so many stay in the first-level cache.
 const STEPS: usize = 8;
@@ -69,8 +79,14 @@ impl Panels {
     pub(super) fn new<T: Element>(weight: &[T], outputs: usize, inputs: usize, kernel: Kernel) -> Self {
         let pairs = kernel.pairs().filter(|_| T::as_bf16(&[]).is_some());
         let tiled = pairs.is_some_and(|pairs| pairs.amx().is_some());
-        let width = if tiled { 2 * SIDE } else { kernel.panel() };
+        let (part, parts) = kernel.panel();
+        let (width, part) = match (tiled, pairs) {
+            (true, _) => (2 * SIDE, 2 * SIDE),
+            (_, Some(_)) => (part, part),
+            (_, None) => (parts * part, part),
+        };
         let size = (outputs, inputs, width);
+        let plain = |d: usize, column: usize| (column / part * inputs + d) * part + column % part;
         let weights = match (T::as_bf16(weight), pairs) {
             (Some(weight), Some(pairs)) => {
                 let pair = |two: &[bf16]| Pair::new(two[0], two.get(1).copied().unwrap_or_default());
@@ -79,10 +95,10 @@ impl Panels {
                     pack(weight, size, pairs.depth(inputs), (2, pair), |d, column| place(tiled, width, d, column)),
                 )
             }
-            (Some(weight), None) => Weights::Bf16(pack(weight, size, inputs, (1, |x| x[0]), |d, column| d * width + column)),
-            (None, _) => Weights::F32(pack(weight, size, inputs, (1, |x| x[0].to_f32()), |d, column| d * width + column)),
+            (Some(weight), None) => Weights::Bf16(pack(weight, size, inputs, (1, |x| x[0]), plain)),
+            (None, _) => Weights::F32(pack(weight, size, inputs, (1, |x| x[0].to_f32()), plain)),
         };
-        Panels { weights, inputs, width, kernel }
+        Panels { weights, inputs, width, part, kernel }
     }
 
     /// Whether rows for these are rows for `other`.
@@ -114,13 +130,19 @@ impl Panels {
     pub(super) fn row(&self, output: usize, to: &mut [f32]) {
         let (panel, column) = (self.range(output / self.width), output % self.width);
         match &self.weights {
-            Weights::F32(data) => data[panel][column..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = *x),
-            Weights::Bf16(data) => data[panel][column..].iter().step_by(self.width).zip(to).for_each(|(x, to)| *to = x.to_f32()),
+            Weights::F32(data) => self.column(&data[panel], column).zip(to).for_each(|(x, to)| *to = *x),
+            Weights::Bf16(data) => self.column(&data[panel], column).zip(to).for_each(|(x, to)| *to = x.to_f32()),
             Weights::Paired(_, data) => to.chunks_mut(2).enumerate().for_each(|(d, to)| {
                 let pair = data[panel.clone()][place(self.tiled(), self.width, d, column)];
                 to.iter_mut().zip(pair.both()).for_each(|(to, x)| *to = x.to_f32());
             }),
         }
+    }
+
+    /// The weights of an output in a panel.
+    fn column<'a, N>(&self, panel: &'a [N], column: usize) -> impl Iterator<Item = &'a N> {
+        let part = self.part;
+        panel.iter().skip(column / part * self.inputs * part + column % part).step_by(part).take(self.inputs)
     }
 
     /// Whether the weights are tiles of AMX.
@@ -195,14 +217,37 @@ impl Panels {
                 Some(tiles) => self.kernel.run(Tiled { tiles, x, panel: &data[range], c, steps: self.last_steps(), rows, to }),
                 None => session.multiply(product(&x.pairs[rows.start * pairs.depth(self.inputs)..], &data[range], c, m, width)),
             },
-            (Weights::F32(data), _) => self.kernel.run(product(wide, &data[range], c, m, width)),
-            (Weights::Bf16(data), _) => {
-                let mut panel = Lines::zeros(self.inputs * width);
-                bf16::widen(&data[range], &mut panel);
-                self.kernel.run(product(wide, &panel, c, m, width));
-            }
+            (Weights::F32(data), _) => self.plain(wide, &data[range], c, m),
+            (Weights::Bf16(data), _) if m <= FEW => self.plain(wide, &data[range], c, m),
+            (Weights::Bf16(data), _) => self.parts(&data[range], |part, at| {
+                let mut held = WIDE.take();
+                let to = held.room(part.len());
+                self.kernel.run(Widen { from: part, to });
+                self.kernel.run(Product { c_row: width, ..product(wide, to, &mut c[at..], m, self.part) });
+                WIDE.set(held);
+            }),
             (Weights::Paired(..), None) => {}
         }
+    }
+
+    /// `C = X·W` of a panel as it lies in memory.
+    fn plain<B>(&self, x: &[f32], panel: &[B], c: &mut [f32], m: usize)
+    where
+        for<'a> Product<'a, f32, B>: Task<Out = ()>,
+        for<'a> RowProduct<'a, B>: Task<Out = ()>,
+    {
+        if m == 1 {
+            return self.kernel.run(RowProduct { x: &x[..self.inputs], b: panel, c });
+        }
+        self.parts(panel, |part, at| {
+            self.kernel.run(Product { c_row: self.width, ..product(x, part, &mut c[at..], m, self.part) });
+        });
+    }
+
+    /// The parts of a panel, and the column of each.
+    fn parts<N>(&self, panel: &[N], mut f: impl FnMut(&[N], usize)) {
+        let size = self.inputs * self.part;
+        (0..self.width / self.part).for_each(|i| f(&panel[i * size..(i + 1) * size], i * self.part));
     }
 
     /// The tiles of inputs that [`Panels::end`] multiplies with.
@@ -241,6 +286,21 @@ impl<'a, R: Iterator<Item = &'a [f32]>> Task for Narrow<'_, R> {
                 }
             }
         }
+    }
+}
+
+/// A panel in f32.
+struct Widen<'a> {
+    from: &'a [bf16],
+    to: &'a mut [f32],
+}
+
+impl Task for Widen<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) {
+        bf16::widen(self.from, self.to);
     }
 }
 
@@ -320,21 +380,21 @@ fn pack<T: Element, N: Copy + Default + Send>(
 }
 
 /// `C = A·B`, `[m, n]`: `a` is `[m, k]`, and `b` is `[k, n]`.
-fn product<'a, N>(a: &'a [N], b: &'a [N], c: &'a mut [f32], m: usize, n: usize) -> Product<'a, N> {
+fn product<'a, N, B>(a: &'a [N], b: &'a [B], c: &'a mut [f32], m: usize, n: usize) -> Product<'a, N, B> {
     let k = b.len() / n;
     Product { a, a_row: k, a_column: 1, b, b_row: n, c, c_row: n, m, n, k, add: false, careful: false }
 }
 
 impl Kernel {
-    /// Columns of a block of [`Product`] whose accumulators fill the registers.
-    fn panel(self) -> usize {
+    /// Columns of a block of [`Product`] whose accumulators fill the registers, and how many blocks one row takes side by side.
+    fn panel(self) -> (usize, usize) {
         struct Panel;
         impl Task for Panel {
-            type Out = usize;
+            type Out = (usize, usize);
 
             #[inline(always)]
-            fn run<V: Vector>(self, _: V) -> usize {
-                V::PANEL * V::LANES
+            fn run<V: Vector>(self, _: V) -> (usize, usize) {
+                (V::PANEL * V::LANES, side_by_side::<V>())
             }
         }
         self.run(Panel)

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Task, Vector};
 
 /// Made by [`Avx2::detect`] only: holding one is the proof that the machine has AVX2, FMA and F16C.
@@ -45,6 +47,12 @@ impl Vector for Avx2 {
     unsafe fn load_raw(self, from: *const f32) -> __m256 {
         // SAFETY: proven by the token; the caller promises 8 numbers, at any alignment.
         unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_raw(self, from: *const bf16) -> __m256 {
+        // SAFETY: proven by the token; the caller promises 8 numbers, at any alignment.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
     }
 
     #[inline(always)]

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Task, Vector};
 
 /// Made by [`Avx512::detect`] only: holding one is the proof that the machine has AVX-512 F, BW, DQ and VL.
@@ -49,6 +51,12 @@ impl Vector for Avx512 {
     unsafe fn load_raw(self, from: *const f32) -> __m512 {
         // SAFETY: proven by the token; the caller promises 16 numbers, at any alignment.
         unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_raw(self, from: *const bf16) -> __m512 {
+        // SAFETY: proven by the token; the caller promises 16 numbers, at any alignment.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())))) }
     }
 
     #[inline(always)]

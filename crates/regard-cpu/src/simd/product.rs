@@ -1,6 +1,8 @@
 //! The one matrix product that attention is made of.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 use super::{Task, Vector};
 
 /// A factor of a [`Product`]: an f32, or a pair of numbers whose two products are added at once.
@@ -47,17 +49,40 @@ impl<V: Vector> Number<V> for f32 {
     }
 }
 
+/// How the factors of `B` lie in memory: as they are multiplied, or in bf16, widened as they are read.
+pub(crate) trait Stored<V: Vector, N: Number<V>>: Copy {
+    /// # Safety
+    /// `from` is valid for reading `V::LANES` of them.
+    unsafe fn lanes(v: V, from: *const Self) -> N::Lanes;
+}
+
+impl<V: Vector, N: Number<V>> Stored<V, N> for N {
+    #[inline(always)]
+    unsafe fn lanes(v: V, from: *const N) -> N::Lanes {
+        // SAFETY: the caller's promise.
+        unsafe { N::load_raw(v, from) }
+    }
+}
+
+impl<V: Vector> Stored<V, f32> for bf16 {
+    #[inline(always)]
+    unsafe fn lanes(v: V, from: *const bf16) -> V::F {
+        // SAFETY: the caller's promise.
+        unsafe { v.widen_raw(from) }
+    }
+}
+
 /// `C = A·B`, or `C += A·B`, where `C` is `[m, n]`, `A` is `[m, k]` with any strides and `B` is `[k, n]`, rows of both dense.
 ///
 /// Every element of `C` is one chain of multiply-adds in order of `k`, whatever the block it falls in: the same bits for any
 /// `m` and `n`. `A` is read one number at a time, so keys and values need no packing.
-pub(crate) struct Product<'a, N = f32> {
+pub(crate) struct Product<'a, N = f32, B = N> {
     /// `[m, k]`: element `(i, j)` is `a[i · a_row + j · a_column]`.
     pub(crate) a: &'a [N],
     pub(crate) a_row: usize,
     pub(crate) a_column: usize,
     /// `[k, n]`: rows `b_row` apart.
-    pub(crate) b: &'a [N],
+    pub(crate) b: &'a [B],
     pub(crate) b_row: usize,
     /// `[m, n]`: rows `c_row` apart.
     pub(crate) c: &'a mut [f32],
@@ -72,7 +97,7 @@ pub(crate) struct Product<'a, N = f32> {
     pub(crate) careful: bool,
 }
 
-impl<N> Product<'_, N> {
+impl<N, B> Product<'_, N, B> {
     /// Checks that every index stays inside its slice.
     #[inline(always)]
     pub(super) fn check(&self, lanes: usize) {
@@ -89,6 +114,7 @@ impl<N> Product<'_, N> {
     fn panel<V: Vector, const P: usize>(&mut self, v: V, j: usize)
     where
         N: Number<V>,
+        B: Stored<V, N>,
     {
         let mut i = 0;
         while i < self.m {
@@ -107,6 +133,7 @@ impl<N> Product<'_, N> {
     fn block<V: Vector, const P: usize, const R: usize>(&mut self, v: V, i: usize, j: usize) -> usize
     where
         N: Number<V>,
+        B: Stored<V, N>,
     {
         debug_assert!(i + R <= self.m && j + P * V::LANES <= self.n);
         let mut sum = [[v.splat(0.0); P]; R];
@@ -123,9 +150,9 @@ impl<N> Product<'_, N> {
             let mut a = self.a.as_ptr().wrapping_add(i * self.a_row);
             let mut b = self.b.as_ptr().wrapping_add(j);
             for _ in 0..self.k {
-                let mut row = [N::load_raw(v, b); P];
+                let mut row = [B::lanes(v, b); P];
                 for (p, x) in row.iter_mut().enumerate().skip(1) {
-                    *x = N::load_raw(v, b.add(p * V::LANES));
+                    *x = B::lanes(v, b.add(p * V::LANES));
                 }
                 for (r, sum) in sum.iter_mut().enumerate() {
                     let x = (*a.add(r * self.a_row)).splat(v);
@@ -150,6 +177,7 @@ impl<N> Product<'_, N> {
     fn careful<V: Vector>(&mut self, v: V)
     where
         N: Number<V>,
+        B: Stored<V, N>,
     {
         for i in 0..self.m {
             for j in (0..self.n).step_by(V::LANES) {
@@ -159,7 +187,7 @@ impl<N> Product<'_, N> {
                     let x = self.a[i * self.a_row + k * self.a_column].splat(v);
                     let b = &self.b[k * self.b_row + j..][..V::LANES];
                     // SAFETY: the slice holds `LANES` factors.
-                    let y = unsafe { N::load_raw(v, b.as_ptr()) };
+                    let y = unsafe { B::lanes(v, b.as_ptr()) };
                     sum = N::mul_add_hiding(v, x, y, sum);
                 }
                 v.store(sum, c);
@@ -172,6 +200,7 @@ impl<N> Product<'_, N> {
     pub(crate) fn multiply<V: Vector>(mut self, v: V)
     where
         N: Number<V>,
+        B: Stored<V, N>,
     {
         if self.m == 0 || self.n == 0 {
             return;
@@ -203,5 +232,83 @@ impl Task for Product<'_> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         self.multiply(v);
+    }
+}
+
+impl Task for Product<'_, f32, bf16> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        self.multiply(v);
+    }
+}
+
+/// Panels that [`RowProduct`] reads side by side.
+pub(crate) const fn side_by_side<V: Vector>() -> usize {
+    8 / V::PANEL
+}
+
+/// `c = x·B` of one row and the panels of `B` that follow each other, each `[k, PANEL·LANES]`: the chains of a [`Product`], eight vectors
+/// of them at a time. With one panel's, each step would wait for the one before, and not for the memory.
+pub(crate) struct RowProduct<'a, B> {
+    /// `[k]`
+    pub(crate) x: &'a [f32],
+    /// [`side_by_side`] panels.
+    pub(crate) b: &'a [B],
+    /// `[8·LANES]`
+    pub(crate) c: &'a mut [f32],
+}
+
+impl<B> RowProduct<'_, B> {
+    #[inline(always)]
+    fn multiply<V: Vector, const PANELS: usize, const P: usize>(self, v: V)
+    where
+        B: Stored<V, f32>,
+    {
+        let RowProduct { x, b, c } = self;
+        let (k, width) = (x.len(), P * V::LANES);
+        assert!(b.len() >= PANELS * k * width && c.len() >= PANELS * width);
+        let mut sum = [[v.splat(0.0); P]; PANELS];
+        for (i, &x) in x.iter().enumerate() {
+            let x = v.splat(x);
+            for (panel, sum) in sum.iter_mut().enumerate() {
+                for (p, s) in sum.iter_mut().enumerate() {
+                    // SAFETY: `i < k`, and the slice holds `PANELS · k · width` factors.
+                    let y = unsafe { B::lanes(v, b.as_ptr().add((panel * k + i) * width + p * V::LANES)) };
+                    *s = v.mul_add(x, y, *s);
+                }
+            }
+        }
+        for (sum, c) in sum.into_iter().zip(c.chunks_exact_mut(width)) {
+            sum.into_iter().zip(c.chunks_exact_mut(V::LANES)).for_each(|(s, c)| v.store(s, c));
+        }
+    }
+
+    #[inline(always)]
+    fn panels<V: Vector>(self, v: V)
+    where
+        B: Stored<V, f32>,
+    {
+        const { assert!(V::PANEL == 2 || V::PANEL == 4) };
+        if V::PANEL == 4 { self.multiply::<V, 2, 4>(v) } else { self.multiply::<V, 4, 2>(v) }
+    }
+}
+
+impl Task for RowProduct<'_, f32> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        self.panels(v);
+    }
+}
+
+impl Task for RowProduct<'_, bf16> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        self.panels(v);
     }
 }

@@ -1,6 +1,8 @@
 //! No instruction set: four lanes as an array, which compilers turn into what the target has.
 #![allow(unsafe_code)]
 
+use half::bf16;
+
 use super::{Task, Vector};
 
 #[derive(Clone, Copy)]
@@ -29,6 +31,12 @@ impl Vector for Scalar {
     unsafe fn load_raw(self, from: *const f32) -> [f32; 4] {
         // SAFETY: the caller promises four numbers; an array has their alignment.
         unsafe { from.cast::<[f32; 4]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_raw(self, from: *const bf16) -> [f32; 4] {
+        // SAFETY: the caller promises four numbers; an array has their alignment.
+        unsafe { from.cast::<[bf16; 4]>().read() }.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
     }
 
     #[inline(always)]
