@@ -2,6 +2,7 @@
 
 import { css, ink } from "./colour";
 import { el, missing, prose, section, select } from "./dom";
+import { headTable, WORDY } from "./grid";
 import type { Lens } from "./lens";
 import { brief, measures, shades, worded, type Measure, type Shades } from "./measures";
 import { number } from "./scale";
@@ -28,7 +29,7 @@ export function dashboard(lens: Lens, store: Store): HTMLElement {
   });
   store.watch(["head"], mark);
   return section(
-    "dashboard",
+    `${store.place}dashboard`,
     "Heads at a glance",
     prose("Each row is a layer, from the input down to the output; each column a head."),
     select("Colour by", options, store.get("measure"), key => store.set({ measure: key })),
@@ -39,7 +40,7 @@ export function dashboard(lens: Lens, store: Store): HTMLElement {
 }
 
 function grid(lens: Lens, store: Store, measure: Measure, colours: Shades, out: HTMLElement): { table: HTMLElement; cells: HTMLElement[] } {
-  const { layers, heads } = lens.model;
+  const { heads } = lens.model;
   const dark = store.get("dark");
   const cells = lens.heads.map((head, index) => {
     const value = measure.of(head);
@@ -57,50 +58,17 @@ function grid(lens: Lens, store: Store, measure: Measure, colours: Shades, out: 
         onpointerenter: () => (out.textContent = words),
         onclick: () => open(store, index),
       },
-      heads <= 16 ? brief(measure, value) : "",
+      heads <= WORDY ? brief(measure, value) : "",
     );
   });
-  const names = Array.from({ length: heads }, (_, head) => el("th", { scope: "col" }, heads <= 16 || head % 4 === 0 ? String(head) : ""));
-  const rows = Array.from({ length: layers }, (_, layer) =>
-    el("tr", { role: "row" }, el("th", { scope: "row" }, String(layer)), ...cells.slice(layer * heads, (layer + 1) * heads)),
-  );
-  const table = el(
-    "table",
-    { class: heads <= 16 ? "heads" : "heads many", role: "grid", "aria-label": `${measure.name} by layer and head` },
-    el("thead", {}, el("tr", {}, el("th", {}, el("span", { class: "unseen" }, "layer")), ...names)),
-    el("tbody", {}, ...rows),
-  );
-  keys(table, cells, heads, index => open(store, index));
-  return { table: el("div", { class: "scroll" }, table), cells };
-}
-
-/** Arrow keys move the focus from cell to cell; Enter and space choose. */
-function keys(table: HTMLElement, cells: HTMLElement[], heads: number, choose: (index: number) => void): void {
-  table.addEventListener("keydown", event => {
-    const here = cells.indexOf(event.target as HTMLTableCellElement);
-    if (here < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Enter" || event.key === " ") return (event.preventDefault(), choose(here));
-    const start = here - (here % heads);
-    const to = {
-      ArrowLeft: Math.max(start, here - 1),
-      ArrowRight: Math.min(start + heads - 1, here + 1),
-      ArrowUp: here - heads,
-      ArrowDown: here + heads,
-      Home: start,
-      End: start + heads - 1,
-    }[event.key];
-    if (to === undefined || !cells[to]) return;
-    event.preventDefault();
-    for (const cell of cells) cell.tabIndex = -1;
-    cells[to].tabIndex = 0;
-    cells[to].focus();
-  });
+  const table = headTable(lens.model, `${measure.name} by layer and head`, cells, index => open(store, index));
+  return { table, cells };
 }
 
 /** Shows a head in detail, and takes the reader there. */
 export function open(store: Store, head: number): void {
   store.set({ head });
-  document.getElementById("head-title")?.scrollIntoView({ block: "start" });
+  document.getElementById(`${store.place}head-title`)?.scrollIntoView({ block: "start" });
 }
 
 function legend(measure: Measure, { low, high, colour }: Shades, dark: boolean): HTMLElement[] {

@@ -15,7 +15,7 @@ const SIZE = 88;
 export function gallery(lens: Lens, store: Store): HTMLElement {
   const title = "Every head";
   if (lens.heads.every(head => head.maps.length === 0)) {
-    return section("gallery", title, missing("This report holds no heat maps."));
+    return section(`${store.place}gallery`, title, missing("This report holds no heat maps."));
   }
   const place = el("div", { class: "gallery", style: `--heads:${lens.model.heads}` });
   const look = (): Look => ({ log: store.get("log"), dark: store.get("dark"), hidden: store.get("hideSinks") ? lens.run.first_tokens : 0 });
@@ -53,7 +53,7 @@ export function gallery(lens: Lens, store: Store): HTMLElement {
       .map(({ key, name }) => ({ value: key, text: name.toLowerCase() })),
   ];
   return section(
-    "gallery",
+    `${store.place}gallery`,
     title,
     prose(
       "Rows are the tokens that read, from the top down; columns the tokens that are read, from the left. ",

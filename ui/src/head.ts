@@ -14,32 +14,41 @@ import { LEAST, mean, number, percent, whole } from "./scale";
 import type { Store } from "./store";
 import { tokenView } from "./tokens";
 
-export function head(lens: Lens, store: Store): HTMLElement {
-  const { tokens } = lens.texts[0];
-  let pyramid: Pyramid | null = null;
+/** The maps of the head that is chosen, decoded once. */
+export function chosenPyramid(lens: Lens, store: Store): () => Pyramid | null {
+  let [of, pyramid]: [number, Pyramid | null] = [-1, null];
+  return () => {
+    if (of !== store.get("head"))
+      [of, pyramid] = [store.get("head"), Pyramid.of(lens.heads[store.get("head")], lens.texts[0].tokens.length)];
+    return pyramid;
+  };
+}
+
+/** With the text token by token below, where that is not shown elsewhere. */
+export function head(lens: Lens, store: Store, withTokens = true): HTMLElement {
+  const pyramid = chosenPyramid(lens, store);
   const chosen = (): Head => lens.heads[store.get("head")];
   const table = el("dl", { class: "numbers small" });
   const charts = el("div", { class: "charts" });
-  const map = mapView(lens, store, () => pyramid);
+  const map = mapView(lens, store, pyramid);
   store.watch(["head"], () => {
-    pyramid = Pyramid.of(chosen(), tokens.length);
     table.replaceChildren(...numbers(lens, chosen()));
     charts.replaceChildren(distances(lens, chosen()), received(lens, chosen()));
     map.show();
   });
   store.watch(["log", "hideSinks", "dark"], map.show);
   return section(
-    "head",
+    `${store.place}head`,
     "One head",
     picker(lens, store),
     table,
     el("div", { class: "detail" }, map.element, charts),
-    tokenView(lens, store, () => pyramid),
+    withTokens ? tokenView(lens, store, pyramid) : null,
   );
 }
 
 /** Choices of layer and head, and a step back and forth. */
-function picker(lens: Lens, store: Store): HTMLElement {
+export function picker(lens: Lens, store: Store): HTMLElement {
   const { layers, heads } = lens.model;
   const options = (count: number): { value: string; text: string }[] =>
     Array.from({ length: count }, (_, i) => ({ value: String(i), text: String(i) }));
@@ -60,6 +69,16 @@ function picker(lens: Lens, store: Store): HTMLElement {
     el("button", { type: "button", onclick: () => step(-1), "aria-label": "Previous head" }, "←"),
     el("button", { type: "button", onclick: () => step(1), "aria-label": "Next head" }, "→"),
   );
+}
+
+/** How weights are coloured, and whether those of the first tokens are. */
+export function looks(lens: Lens, store: Store): HTMLElement[] {
+  const one = (key: "log" | "hideSinks", text: string): HTMLElement => {
+    const label = toggle(text, store.get(key), on => store.set({ [key]: on }));
+    store.watch([key], () => (label.querySelector("input")!.checked = store.get(key)));
+    return label;
+  };
+  return [one("log", "log scale"), one("hideSinks", `hide the first ${lens.run.first_tokens} tokens (sinks)`)];
 }
 
 function numbers(lens: Lens, chosen: Head): HTMLElement[] {
@@ -108,8 +127,7 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
   const controls = el(
     "div",
     { class: "controls" },
-    toggle("log scale", store.get("log"), log => store.set({ log })),
-    toggle(`hide the first ${lens.run.first_tokens} tokens (sinks)`, store.get("hideSinks"), hideSinks => store.set({ hideSinks })),
+    ...looks(lens, store),
     el(
       "span",
       { class: "buttons" },

@@ -43,6 +43,8 @@ export interface Run {
 export interface Text {
   name: string | null;
   tokens: string[];
+  /** The tokens as the model reads them. */
+  ids: Maybe[] | null;
   loss: Maybe[] | null;
 }
 
@@ -134,10 +136,18 @@ function readRun(part: Part): Run {
 }
 
 function readText(part: Part): Text {
-  const text = { name: part.at("name").text(), tokens: part.at("tokens").strings(), loss: part.at("loss").numbers() };
+  const text = {
+    name: part.at("name").text(),
+    tokens: part.at("tokens").strings(),
+    ids: part.at("ids").numbers(),
+    loss: part.at("loss").numbers(),
+  };
   if (text.tokens.length === 0) part.at("tokens").wrong("is empty", "hold at least one token");
-  if (text.loss && text.loss.length !== text.tokens.length) {
-    part.at("loss").wrong(`holds ${text.loss.length} numbers`, `hold one for each of the ${text.tokens.length} tokens`);
+  for (const key of ["ids", "loss"] as const) {
+    const given = text[key]?.length ?? text.tokens.length;
+    if (given !== text.tokens.length) {
+      part.at(key).wrong(`holds ${given} numbers`, `hold one for each of the ${text.tokens.length} tokens`);
+    }
   }
   return text;
 }

@@ -1,6 +1,7 @@
 // One prompt and its answer as it streams: a text that is continued, or a conversation.
 
 import { el } from "./dom";
+import { Explorer } from "./explorer";
 import { number, whole } from "./scale";
 import { ask, type Ending } from "./stream";
 
@@ -9,6 +10,8 @@ export interface Settings {
   tokens: number;
   /** Null leaves it to the model. */
   temperature: number | null;
+  /** Whether each answer comes with what the heads read. */
+  attention: boolean;
 }
 
 interface Message {
@@ -30,6 +33,7 @@ export class Pane {
   /** Whether the end of the answer is kept in sight: until the reader scrolls up. */
   private follows = true;
   private messages: Message[] = [];
+  readonly explorer: Explorer;
   readonly element: HTMLElement;
 
   constructor(
@@ -37,6 +41,7 @@ export class Pane {
     text: string,
     private readonly settings: () => Settings,
   ) {
+    this.explorer = new Explorer(name.toLowerCase().replace(/\W+/g, "-"));
     this.prompt.value = text;
     this.prompt.addEventListener("keydown", event => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
@@ -46,7 +51,7 @@ export class Pane {
     const send = (event: Event): void => (event.preventDefault(), void this.run());
     const form = el("form", { onsubmit: send }, this.prompt, el("div", { class: "controls" }, this.go, this.stopper, this.again));
     this.log.addEventListener("scroll", () => (this.follows = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40));
-    this.element = el("section", { class: "pane", "aria-label": name }, form, this.problem, this.log, this.state);
+    this.element = el("section", { class: "pane", "aria-label": name }, form, this.problem, this.log, this.state, this.explorer.element);
     this.change();
   }
 
@@ -60,6 +65,7 @@ export class Pane {
   clear(): void {
     this.control?.abort();
     this.messages = [];
+    this.explorer.clear();
     this.log.replaceChildren();
     this.problem.textContent = this.state.textContent = "";
   }
@@ -68,23 +74,30 @@ export class Pane {
   async run(): Promise<void> {
     if (this.control) return;
     const text = this.prompt.value;
-    const { chat, tokens, temperature } = this.settings();
+    const { chat, tokens, temperature, attention } = this.settings();
     this.control = new AbortController();
     this.busy(true);
     this.problem.textContent = "";
+    this.explorer.clear();
     const answer = this.begin(chat, text);
     this.follows = true;
-    const limits = { max_tokens: tokens, ...(temperature === null ? {} : { temperature }) };
+    const limits = { max_tokens: tokens, ...(temperature === null ? {} : { temperature }), ...(attention ? { attention: {} } : {}) };
     const messages: Message[] = [...this.messages, { role: "user", content: text }];
     const [route, body] = chat ? ["/v1/chat/completions", { messages, ...limits }] : ["/v1/completions", { prompt: text, ...limits }];
     const clock = new Clock();
     try {
-      const ending = await ask(route, body, this.control.signal, piece => {
+      const say = (piece: string): void => {
         if (clock.tick()) this.state.textContent = "";
         answer.append(piece);
         if (this.follows) this.log.scrollTop = this.log.scrollHeight;
-      });
+      };
+      const over = (): void => {
+        clock.stop();
+        if (attention) this.state.textContent = "Reading once more what each head reads …";
+      };
+      const ending = await ask(route, body, this.control.signal, say, over);
       this.state.textContent = clock.words(ending);
+      if (ending.attention) this.explorer.show(ending.attention);
     } catch (error) {
       if (this.control.signal.aborted) this.state.textContent = `Stopped after ${clock.seconds()} s.`;
       else [this.problem.textContent, this.state.textContent] = [(error as Error).message, ""];
@@ -125,6 +138,7 @@ export class Pane {
 class Clock {
   private readonly start = performance.now();
   private first: number | null = null;
+  private last: number | null = null;
 
   /** Whether this is the first piece. */
   tick(): boolean {
@@ -133,13 +147,18 @@ class Clock {
     return first;
   }
 
+  /** The text is whole. */
+  stop(): void {
+    this.last ??= performance.now();
+  }
+
   seconds(): string {
     return number((performance.now() - this.start) / 1000);
   }
 
   words({ reason, promptTokens, tokens }: Ending): string {
     const wait = this.first === null ? "" : `, the first after ${number((this.first - this.start) / 1000)} s`;
-    const after = this.first === null ? 0 : (performance.now() - this.first) / 1000;
+    const after = this.first === null ? 0 : ((this.last ?? performance.now()) - this.first) / 1000;
     const speed = tokens !== null && tokens > 1 && after > 0 ? `, then ${number((tokens - 1) / after)} a second` : "";
     const count = tokens === null ? "Done" : `${whole(tokens)} tokens`;
     const prompt = promptTokens === null ? "" : ` for a prompt of ${whole(promptTokens)}`;

@@ -3,11 +3,12 @@
 import { el, select, toggle } from "./dom";
 import { engine } from "./engine";
 import { Pane, type Settings } from "./pane";
+import { whole } from "./scale";
 import { post } from "./stream";
 import { themeSwitch } from "./theme";
 
 const main = document.querySelector("main") as HTMLElement;
-const settings: Settings = { chat: false, tokens: 200, temperature: null };
+const settings: Settings = { chat: false, tokens: 200, temperature: null, attention: false };
 
 const panes = [
   new Pane("First prompt", "Once upon a time", () => settings),
@@ -16,6 +17,7 @@ const panes = [
 const name = el("span", { class: "model" });
 const notice = el("p", { class: "problem", role: "alert" });
 const mode = el("span", {});
+const attention = el("span", {});
 const both = el("button", { type: "button", hidden: true, onclick: () => panes.forEach(pane => void pane.run()) }, "Ask both at once");
 panes[1].element.hidden = true;
 
@@ -24,7 +26,7 @@ main.replaceChildren(
     "header",
     {},
     el("h1", {}, "regard ", name),
-    themeSwitch(() => {}),
+    themeSwitch(dark => panes.forEach(pane => pane.explorer.dark(dark))),
   ),
   notice,
   el(
@@ -35,6 +37,7 @@ main.replaceChildren(
     numberField("Temperature", 0, 2, 0.1, null, value => (settings.temperature = value)),
     toggle("two prompts side by side", false, beside),
     both,
+    attention,
   ),
   el("div", { class: "panes" }, ...panes.map(pane => pane.element)),
   engine(),
@@ -46,12 +49,31 @@ function beside(on: boolean): void {
   main.querySelector(".panes")?.classList.toggle("two", on);
 }
 
+interface Served {
+  id: string;
+  /** Tokens whose attention is told. */
+  max_attention_len?: number;
+}
+
+/** Offers to see what heads read, or says how it can be allowed. */
+function offer(tokens: number): void {
+  if (tokens === 0) {
+    return attention.replaceChildren(
+      el("span", { class: "hint" }, "To see what each head reads, start the server with ", el("code", {}, "--attention 512"), "."),
+    );
+  }
+  settings.attention = true;
+  const label = `what each head reads, of up to ${whole(tokens)} tokens`;
+  attention.replaceChildren(toggle(label, true, on => (settings.attention = on)));
+}
+
 /** Learns what is served: its name, and whether it has a chat template. */
 async function know(): Promise<void> {
   try {
-    const list = (await (await fetch("/v1/models")).json()) as { data: { id: string }[] };
+    const list = (await (await fetch("/v1/models")).json()) as { data: Served[] };
     name.textContent = `· ${list.data[0].id}`;
     document.title = `regard · ${list.data[0].id}`;
+    offer(list.data[0].max_attention_len ?? 0);
     await post("/tokenize", { prompt: "a" });
   } catch (error) {
     notice.textContent = (error as Error).message;

@@ -18,7 +18,16 @@ type Key = keyof State;
 export class Store {
   private readonly listeners: { keys: readonly Key[]; call: () => void }[] = [];
 
-  constructor(private state: State) {}
+  /** `place` goes before the ids of what shows this choice, where a page shows several. */
+  constructor(
+    private state: State,
+    readonly place = "",
+  ) {}
+
+  /** All that is chosen now. */
+  get all(): State {
+    return { ...this.state };
+  }
 
   get<K extends Key>(key: K): State[K] {
     return this.state[key];

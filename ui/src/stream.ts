@@ -2,14 +2,19 @@
 
 /** Cuts text that comes in any pieces into the data of server-sent events (WHATWG HTML, §9.2.6). */
 export class Events {
-  private rest = "";
+  /** What came since the last event that was whole; joined only when something ends, as a line may have megabytes. */
+  private rest: string[] = [];
+  /** The half of a line's end that may go on with the next piece. */
+  private half = "";
 
   /** The events that are whole now. */
   push(text: string): string[] {
-    // The half of a line's end that may come with the next piece.
-    const half = text.endsWith("\r") ? "\r" : "";
-    const blocks = (this.rest + text.slice(0, text.length - half.length)).replace(/\r\n?/g, "\n").split("\n\n");
-    this.rest = (blocks.pop() ?? "") + half;
+    const piece = this.half + text;
+    this.half = piece.endsWith("\r") ? "\r" : "";
+    this.rest.push(piece.slice(0, piece.length - this.half.length));
+    if (!/[\r\n]/.test(piece)) return [];
+    const blocks = this.rest.join("").replace(/\r\n?/g, "\n").split("\n\n");
+    this.rest = [blocks.pop() ?? ""];
     return blocks.map(block => data(block)).filter(each => each !== "");
   }
 }
@@ -24,19 +29,28 @@ export interface Ending {
   reason: string | null;
   promptTokens: number | null;
   tokens: number | null;
+  /** What the heads read, where it was asked for. */
+  attention: unknown;
 }
 
 interface Chunk {
   error?: { message: string };
   choices?: { text?: string; delta?: { content?: string | null }; finish_reason: string | null }[];
   usage?: { prompt_tokens: number; completion_tokens: number } | null;
+  attention?: unknown;
 }
 
-/** Streams an answer: `say` hears each piece of its text. Throws what went wrong, in words. */
-export async function ask(route: string, body: object, signal: AbortSignal, say: (text: string) => void): Promise<Ending> {
+/** Streams an answer: `say` hears each piece of its text, `over` that it is whole. Throws what went wrong, in words. */
+export async function ask(
+  route: string,
+  body: object,
+  signal: AbortSignal,
+  say: (text: string) => void,
+  over: () => void = () => {},
+): Promise<Ending> {
   const streamed = { ...body, stream: true, stream_options: { include_usage: true } };
   const response = await post(route, streamed, signal);
-  const ending: Ending = { reason: null, promptTokens: null, tokens: null };
+  const ending: Ending = { reason: null, promptTokens: null, tokens: null, attention: null };
   const [events, reader] = [
     new Events(),
     (response.body as ReadableStream<Uint8Array>)
@@ -50,7 +64,9 @@ export async function ask(route: string, body: object, signal: AbortSignal, say:
     if (done) throw new Error("The answer ended before it was whole.");
     for (const event of events.push(value)) {
       if (event === "[DONE]") return ending;
+      const told = ending.reason !== null;
       take(JSON.parse(event) as Chunk, ending, say);
+      if (!told && ending.reason !== null) over();
     }
   }
 }
@@ -62,6 +78,7 @@ function take(chunk: Chunk, ending: Ending, say: (text: string) => void): void {
     if (text) say(text);
     ending.reason = choice.finish_reason ?? ending.reason;
   }
+  ending.attention ??= chunk.attention ?? null;
   if (chunk.usage) [ending.promptTokens, ending.tokens] = [chunk.usage.prompt_tokens, chunk.usage.completion_tokens];
 }
 

@@ -27,7 +27,7 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
   const words = tokens.map((token, index) =>
     el(
       "span",
-      { role: "option", id: `token-${index}`, "aria-label": `token ${index}, ${shown(token)}` },
+      { role: "option", id: `${store.place}token-${index}`, "aria-label": `token ${index}, ${shown(token)}` },
       token.endsWith("\n") ? `⏎${token}` : token,
     ),
   );
@@ -43,14 +43,15 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
   const update = (): void => {
     const [token, head] = [store.get("token"), lens.heads[store.get("head")]];
     const map = pyramid();
-    const reading = map && (direction === "reads" ? reads : isRead)(map, token);
-    text.setAttribute("aria-activedescendant", `token-${token}`);
+    const found = map && (direction === "reads" ? reads : isRead)(map, token);
+    const reading = found && direction === "reads" && store.get("hideSinks") ? without(found, lens.run.first_tokens) : found;
+    text.setAttribute("aria-activedescendant", `${store.place}token-${token}`);
     words.forEach((word, index) => word.setAttribute("aria-selected", String(index === token)));
     tint(words, reading, store);
     join(lines, text, words[token], joined && reading ? reading.weights.map(([at, weight]) => [words[at], weight]) : []);
     list.replaceChildren(...say(lens, token, direction, reading, headName(head)));
   };
-  store.watch(["token", "head", "dark", "log"], update);
+  store.watch(["token", "head", "dark", "log", "hideSinks"], update);
   atWidth(text, update);
   text.addEventListener("click", event => {
     const index = words.indexOf(event.target as HTMLSpanElement);
@@ -74,6 +75,9 @@ export function tokenView(lens: Lens, store: Store, pyramid: () => Pyramid | nul
     el("div", { class: "token-columns" }, text, list),
   );
 }
+
+/** What is left of a reading when the first tokens are hidden. */
+const without = (reading: Reading, first: number): Reading => ({ ...reading, weights: reading.weights.filter(([at]) => at >= first) });
 
 function tint(words: HTMLElement[], reading: Reading | null, store: Store): void {
   for (const word of words) word.removeAttribute("style");

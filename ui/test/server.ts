@@ -3,6 +3,8 @@
 import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Lens } from "../src/lens";
+import { small } from "./fixture";
 
 export interface Mock {
   url: string;
@@ -17,9 +19,13 @@ export interface Manner {
   chats: boolean;
   /** Milliseconds between tokens. */
   pause: number;
+  /** Tokens whose attention is told. */
+  attention: number;
 }
 
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+/** Milliseconds that the reading of the prompt "slow" takes. */
+export const SLOW = 3000;
 const WORDS = ["The", " old", " fox", " said", " <b>", "“", "no", "”", ".", "\n"];
 
 export async function serve(manner: Manner): Promise<Mock> {
@@ -35,12 +41,14 @@ export async function serve(manner: Manner): Promise<Mock> {
       return void response
         .writeHead(200, { "Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": POLICY })
         .end(await readFile("dist/serve.html"));
-    if (route === "/v1/models") return json(200, { object: "list", data: [{ id: "story", object: "model" }] });
+    if (route === "/v1/models")
+      return json(200, { object: "list", data: [{ id: "story", object: "model", max_attention_len: manner.attention }] });
     if (route === "/metrics") return void response.writeHead(200, { "Content-Type": "text/plain" }).end(metrics((generated += 3)));
     const body = JSON.parse(await text(request));
     mock.asked.push({ route, body });
     if (route === "/tokenize")
       return body.messages && !manner.chats ? refuse(400, "this model has no chat template") : json(200, { count: 1, tokens: [1] });
+    if (body.max_tokens === 0 && body.attention) return again(body, json, refuse);
     if (!(body.max_tokens >= 1)) return refuse(400, `max_tokens is ${body.max_tokens} and must be a whole number from 0`);
     const prompt: string = body.prompt ?? body.messages.at(-1).content;
     if (prompt === "busy") return refuse(503, "as many prompts as may wait are waiting", { "Retry-After": "2" });
@@ -69,8 +77,42 @@ async function stream(response: ServerResponse, route: string, body: any, prompt
     await new Promise(done => setTimeout(done, manner.pause));
   }
   event({ choices: [], usage: { prompt_tokens: 4, completion_tokens: body.max_tokens } });
+  if (body.attention) {
+    if (prompt === "slow") await new Promise(done => setTimeout(done, SLOW));
+    if (prompt === "unread") return (event({ error: { message: "the model could not compute it" } }), void response.end());
+    const tokens = [...split(prompt), ...Array.from({ length: body.max_tokens }, (_, at) => WORDS[at % WORDS.length])];
+    event({ choices: [], attention: prompt === "unlike" ? { format: "regard-lens/7" } : reading(tokens) });
+  }
   event("[DONE]");
   response.end();
+}
+
+/** A text's tokens, as this server cuts it. */
+const split = (prompt: string): string[] => prompt.split(/(?= )/);
+
+/** Every token that was told of, by its id. */
+const vocabulary: string[] = [];
+
+function id(token: string): number {
+  if (!vocabulary.includes(token)) vocabulary.push(token);
+  return vocabulary.indexOf(token);
+}
+
+/** What is told of a text: of heads of known patterns, two layers of eight. Each head that is left out costs a quarter of a nat. */
+export function reading(tokens: readonly string[], without: readonly unknown[] = []): Lens {
+  const { lens } = small(tokens, 2);
+  const [text] = lens.texts;
+  const loss = text.loss!.map(value => (value === null ? null : value + without.length / 4));
+  return { ...lens, texts: [{ ...text, ids: tokens.map(id), loss }], position_loss: loss };
+}
+
+/** The same text without some heads. One that leaves out layer 1, head 7 is refused. */
+function again(body: any, json: (status: number, value: unknown) => void, refuse: (status: number, message: string) => void): void {
+  const { without } = body.attention;
+  if (without.some(([layer, head]: number[]) => layer === 1 && head === 7))
+    return refuse(429, "8 requests with attention are being answered");
+  const tokens = body.prompt.map((at: number) => vocabulary[at]);
+  json(200, { choices: [{ index: 0, text: "", finish_reason: "length" }], attention: reading(tokens, without) });
 }
 
 async function text(request: IncomingMessage): Promise<string> {

@@ -67,6 +67,9 @@ pub(crate) struct Serve {
     /// Most choices of a request, returned or drawn, and most beams
     #[arg(long, value_name = "N", default_value_t = Limits::default().n)]
     max_choices: usize,
+    /// Tell clients that ask for it what each head read, of so many first tokens of a prompt and its answer: 0 refuses
+    #[arg(long, value_name = "TOKENS", default_value_t = Limits::default().attention)]
+    attention: usize,
     /// Seconds that a request may take
     #[arg(long, value_name = "S", default_value_t = 600)]
     timeout: u64,
@@ -126,6 +129,7 @@ impl Serve {
                 max_tokens: self.max_tokens.unwrap_or(usize::MAX),
                 n: self.max_choices,
                 best_of: self.max_choices,
+                attention: self.attention,
                 ..Limits::default()
             },
             request_timeout: Duration::from_secs(self.timeout),

@@ -32,6 +32,9 @@ pub enum Error {
     /// A head that the model does not have.
     #[error("there is no head {given} in layer {layer}: each layer has heads 0 to {last}")]
     Head { layer: usize, given: usize, last: usize },
+    /// A measure of the whole model where heads are left out.
+    #[error("heads are left out, and {what} are measured on the whole model: leave out no heads, or measure no {what}")]
+    Without { what: &'static str },
     /// The chart library failed.
     #[error("the chart cannot be drawn: {reason}")]
     Chart { reason: String },

@@ -28,6 +28,9 @@ pub struct Options {
     pub leaks: bool,
     /// Which heads are taken away in turn; see [`ablate`].
     pub ablate: Ablate,
+    /// Heads that give zeros as the texts are read: all that is told is of the model without them. Scores, leaks and ablation are of the
+    /// whole model, and cannot be asked for beside.
+    pub without: Vec<HeadId>,
     /// Decides the random sequences.
     pub seed: u64,
 }
@@ -47,7 +50,16 @@ pub enum Ablate {
 impl Default for Options {
     fn default() -> Self {
         let Inspect { first, recent, .. } = Inspect::default();
-        Options { first_tokens: first, recent_tokens: recent, top: 8, scores: true, leaks: true, ablate: Ablate::Nothing, seed: 0 }
+        Options {
+            first_tokens: first,
+            recent_tokens: recent,
+            top: 8,
+            scores: true,
+            leaks: true,
+            ablate: Ablate::Nothing,
+            without: Vec::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -82,8 +94,8 @@ const BINS: usize = 256;
 /// Inspects every head of a model, called `name`, on some texts.
 ///
 /// # Errors
-/// When the model is no decoder, there is no text, one does not fit the model, a head to ablate does not exist, or a computed number is not
-/// finite.
+/// When the model is no decoder, there is no text, one does not fit the model, a head to ablate or to leave out does not exist, heads are
+/// left out of what is measured on the whole model, or a computed number is not finite.
 pub fn inspect(
     model: &Model,
     name: &str,
@@ -95,6 +107,7 @@ pub fn inspect(
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
     let ablated = ablated(decoder, &options.ablate)?;
+    check_without(decoder, options)?;
     let sequences = if options.scores { scores::SEQUENCES } else { 0 };
     let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 2 * ablated.len();
     let mut steps = Steps { progress: Progress { doing: "reading", done: 0, steps }, tell: progress };
@@ -147,6 +160,7 @@ pub fn inspect(
     let facts = |(text, losses): (&Text, &Vec<f32>)| TextFacts {
         name: text.name.clone(),
         tokens: text.pieces.clone(),
+        ids: text.tokens.clone(),
         loss: std::iter::once(None).chain(losses.iter().map(|loss| Some(short(f64::from(*loss))))).collect(),
     };
     let mut report = Report {
@@ -169,6 +183,16 @@ fn ablated(decoder: &Decoder, which: &Ablate) -> Result<Vec<HeadId>> {
         Ablate::Nothing => Ok(Vec::new()),
         Ablate::All => Ok((0..layers * heads).map(|i| (i / heads, i % heads)).collect()),
         Ablate::Heads(ids) => ids.iter().map(|id| ablate::check(decoder, *id).map(|()| *id)).collect(),
+    }
+}
+
+/// The heads that are left out, each checked.
+fn check_without(decoder: &Decoder, options: &Options) -> Result<()> {
+    options.without.iter().try_for_each(|id| ablate::check(decoder, *id))?;
+    let whole = [("scores", options.scores), ("leaks", options.leaks), ("ablations", options.ablate != Ablate::Nothing)];
+    match whole.into_iter().find(|(_, wanted)| *wanted && !options.without.is_empty()) {
+        Some((what, _)) => Err(Error::Without { what }),
+        None => Ok(()),
     }
 }
 
@@ -198,6 +222,7 @@ impl Seen {
                 &text.tokens,
                 &mut Watch {
                     what,
+                    without: &options.without,
                     sums: &mut sums,
                     outputs: (options.ablate != Ablate::Nothing).then_some(&mut outputs),
                     details: (i == 0).then_some((&mut details, width)),
@@ -276,6 +301,10 @@ fn labels(tokens: usize, options: &Options) -> Vec<String> {
     }
     if options.scores {
         labels.push("Duplicate, induction and retrieval scores are means over random sequences, not over the texts.".to_owned());
+    }
+    if !options.without.is_empty() {
+        let names: Vec<String> = options.without.iter().map(|(layer, head)| format!("{layer}.{head}")).collect();
+        labels.push(format!("All of it is of the model without these heads, which give zeros: {}.", names.join(", ")));
     }
     labels
 }

@@ -77,6 +77,8 @@ pub struct TextFacts {
     pub name: String,
     /// Its tokens, as one reads them.
     pub tokens: Vec<String>,
+    /// Its tokens, as the model reads them.
+    pub ids: Vec<u32>,
     /// The loss of each token given those before it, nats; the first has none.
     pub loss: Vec<Option<f64>>,
 }
@@ -208,15 +210,23 @@ pub struct Bins {
 pub const MOST_BYTES: usize = 19 << 20;
 
 impl Report {
-    /// The report as JSON, of at most [`MOST_BYTES`] where that can be: the largest weights are left out first, then coarse maps; then a
-    /// coarser map stands for the finest.
+    /// The report as JSON, of at most [`MOST_BYTES`] where that can be; see [`json_within`](Self::json_within).
     ///
     /// # Errors
     /// When the library refuses, which it has no reason to.
     pub fn json(&self) -> Result<String> {
+        self.json_within(MOST_BYTES)
+    }
+
+    /// The report as JSON, of at most so many bytes where that can be: the largest weights are left out first, then coarse maps; then a
+    /// coarser map stands for the finest.
+    ///
+    /// # Errors
+    /// When the library refuses, which it has no reason to.
+    pub fn json_within(&self, most: usize) -> Result<String> {
         let mut text = serde_json::to_string(self)?;
         let mut levels = 0..usize::MAX;
-        while text.len() > MOST_BYTES {
+        while text.len() > most {
             let mut smaller = self.clone();
             smaller.heads.iter_mut().for_each(|head| head.keep(&levels));
             text = serde_json::to_string(&smaller)?;

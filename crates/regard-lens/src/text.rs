@@ -21,8 +21,15 @@ impl Text {
     /// # Errors
     /// When the tokenizer refuses it, it has fewer than two tokens, or more than the model's context.
     pub fn new(model: &Model, name: &str, text: &str) -> Result<Self> {
+        Self::of_tokens(model, name, model.tokenizer().encode(text)?)
+    }
+
+    /// A text that is in tokens already, such as a prompt and its continuation.
+    ///
+    /// # Errors
+    /// When it has fewer than two tokens, or more than the model's context, or the tokenizer does not know one of them.
+    pub fn of_tokens(model: &Model, name: &str, tokens: Vec<u32>) -> Result<Self> {
         let (tokenizer, context) = (model.tokenizer(), model.context());
-        let tokens = tokenizer.encode(text)?;
         match tokens.len() {
             n if n < 2 => return Err(Error::Short { name: name.to_owned(), tokens: n }),
             n if n > context => return Err(Error::Long { name: name.to_owned(), tokens: n, context }),

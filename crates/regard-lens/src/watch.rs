@@ -3,6 +3,7 @@
 use regard::{Element, Facts, Grid, Inspect, View};
 use regard_nn::{Attending, Observer};
 
+use crate::ablate::HeadId;
 use crate::levels::{Level, block, words};
 use crate::means::{Sums, profiles};
 use crate::report::{Profiles, Top};
@@ -23,6 +24,8 @@ pub(crate) struct Detail {
 /// An observer of one text.
 pub(crate) struct Watch<'a> {
     pub(crate) what: &'a Inspect,
+    /// Heads that give zeros.
+    pub(crate) without: &'a [HeadId],
     /// Of every head, layer-major.
     pub(crate) sums: &'a mut [Sums],
     /// Sums of what heads give, `[layers · heads, dim]`, where they are wanted.
@@ -51,6 +54,9 @@ impl Observer for Watch<'_> {
         }
         if let Some((details, width)) = &mut self.details {
             details.extend(detail(&attending, &facts, *width)?);
+        }
+        for (_, head) in self.without.iter().filter(|(of, _)| *of == layer) {
+            attending.head_rows(*head).for_each(|row| row.fill(T::default()));
         }
         (self.step)();
         Ok(())

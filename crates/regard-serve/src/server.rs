@@ -7,6 +7,7 @@
 //! ```
 
 mod ask;
+mod attention;
 mod chat;
 mod completions;
 mod connect;
@@ -75,6 +76,7 @@ struct State {
     metrics: Arc<Metrics>,
     /// For the requests that are answered at once.
     permits: Arc<Semaphore>,
+    attention: attention::Room,
     key: Option<Key>,
     addr: SocketAddr,
     /// When the model was loaded, in seconds since 1970.
@@ -115,12 +117,17 @@ impl Server {
         let (served, metrics) = (Arc::new(served), Arc::new(Metrics::default()));
         let key = settings.api_key.as_deref().map(|key| Key::new(key, random()?)).transpose()?;
         let (queue, thread) = match &served.kind {
+            Kind::Embedder(_) if settings.limits.attention > 0 => {
+                let needed = "0: an encoder writes no text whose attention could be told";
+                return Err(ServeError::Setting { what: "limits.attention", given: settings.limits.attention.to_string(), needed });
+            }
             Kind::Embedder(_) => (None, None),
             Kind::Text(_) => start(&served, &settings, &metrics)?,
         };
         let permits = Arc::new(Semaphore::new(settings.limits.requests));
         let (created, stopping) = (log::seconds() as u64, AtomicBool::new(false));
-        let state = Arc::new(State { settings, served, queue, metrics, permits, key, addr, created, stopping });
+        let attention = attention::Room::default();
+        let state = Arc::new(State { settings, served, queue, metrics, permits, attention, key, addr, created, stopping });
         Ok(Self { listener, state, thread, stop: Stop(Arc::new(Notify::new())) })
     }
 

@@ -8,6 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
+import type { Lens } from "../../src/lens";
+import { number } from "../../src/scale";
 import { launch, open } from "../browser";
 
 const regard = process.env.REGARD ?? "";
@@ -20,8 +22,9 @@ after(async () => {
   await (await browser)?.close();
 });
 
-async function serve(): Promise<string> {
-  server = spawn(regard, ["serve", "--port", "0", "--no-log"], { stdio: ["ignore", "pipe", "inherit"] });
+async function serve(...options: string[]): Promise<string> {
+  server?.kill();
+  server = spawn(regard, ["serve", "--port", "0", "--no-log", ...options], { stdio: ["ignore", "pipe", "inherit"] });
   const [line] = await once(server.stdout!, "data");
   return String(line).trim().split(" ").at(-1)!;
 }
@@ -51,6 +54,38 @@ test("the server's page shows what the server says, and its pages", only, async 
   await page.locator("#engine dd", { hasText: /^16 of \d+/ }).waitFor();
   const unforeseen = problems.filter(problem => !/400/.test(problem)); // it asks whether there is a chat template
   assert.deepEqual(unforeseen, []);
+});
+
+test("what the heads read of an answer is what `regard inspect` tells of its tokens, and a head can be left out", only, async () => {
+  const url = await serve("--attention", "512");
+  const { page, problems } = await open((await browser)!, url, {}, url);
+  await page.getByRole("textbox", { name: "Prompt", includeHidden: true }).first().fill(TEXT);
+  await page.getByLabel("Tokens", { exact: true }).fill("20");
+  await page.getByLabel("Temperature").fill("0");
+  await page.getByRole("button", { name: "Continue" }).first().click();
+  const explorer = page.locator(".explorer").first();
+  await explorer.locator(".tokens").waitFor();
+  const words = await explorer.locator(".tokens > span").evaluateAll(all => all.map(word => word.textContent).join(""));
+  const log = await page
+    .locator(".log")
+    .first()
+    .evaluate(node => node.textContent);
+  assert.equal(words, log);
+  const [inspected] = JSON.parse(`[${execFileSync(regard, ["inspect", words, "--json", "-"], { encoding: "utf8" })}]`) as Lens[];
+  const entropies = await explorer
+    .locator("#first-prompt-dashboard [role=gridcell]")
+    .evaluateAll(all => all.map(cell => cell.getAttribute("aria-label")));
+  assert.deepEqual(
+    entropies,
+    inspected.heads.map(({ layer, head, means }) => `Layer ${layer}, head ${head}: entropy ${number(means.entropy)} nats`),
+  );
+  await explorer.getByText("Leave heads out").click();
+  await explorer.locator(".switches [role=gridcell]").first().click();
+  await explorer.getByText(/^Without layer 0, head 0: the loss is [\d.]+ nats a token, [\d.]+ (more|less) than with all heads/).waitFor();
+  assert.deepEqual(
+    problems.filter(problem => !/400/.test(problem)),
+    [],
+  );
 });
 
 test("the report of a text is drawn", only, async () => {

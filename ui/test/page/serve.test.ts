@@ -17,7 +17,7 @@ async function open(
   manner: Partial<Manner> = {},
   options: BrowserContextOptions = {},
 ): Promise<{ page: Page; mock: Mock; problems: string[] }> {
-  const mock = await serve({ chats: false, pause: 2, ...manner });
+  const mock = await serve({ chats: false, pause: 2, attention: 0, ...manner });
   mocks.push(mock);
   const { page, problems } = await openIn(await browser, mock.url, options, mock.url);
   await page.waitForFunction(() => document.title !== "regard");

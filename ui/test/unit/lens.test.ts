@@ -40,6 +40,7 @@ test("what is wrong is named, with what it holds and what it needs", () => {
     [data => void (data.heads[0].top.keys = ""), "heads[0].top.keys holds 0 bytes and must hold 2208: 552 keys of 4 bytes"],
     [data => void (data.texts = []), "texts is empty and must hold at least one text"],
     [data => void (data.texts[0].tokens[7] = 7), "texts[0].tokens[7] is 7 and must be a string"],
+    [data => void data.texts[0].ids.pop(), "texts[0].ids holds 68 numbers and must hold one for each of the 69 tokens"],
     [data => void data.texts[0].loss.pop(), "texts[0].loss holds 68 numbers and must hold one for each of the 69 tokens"],
   ];
   for (const [change, message] of cases) assert.equal(said(change), message);
@@ -56,7 +57,7 @@ test("what may be missing may be null or absent", () => {
     "accepted",
   );
   assert.equal(
-    said(data => void (data.bins = data.position_loss = data.run = data.texts[0].loss = null)),
+    said(data => void (data.bins = data.position_loss = data.run = data.texts[0].loss = data.texts[0].ids = null)),
     "accepted",
   );
   assert.equal(

@@ -53,6 +53,7 @@ fn what_it_cannot_serve_is_said_at_once() {
         stderr(&output)
     };
     assert!(run(&["--model", "nowhere"]).contains("nowhere"));
+    assert!(run(&["--attention", "1", "--port", "0"]).contains("attention is 1 and must be 0, or at least 2 tokens"));
     assert!(run(&["--page-size", "0", "--port", "0"]).contains("page"), "{}", run(&["--page-size", "0", "--port", "0"]));
     let (mut child, addr) = start(&[]);
     let port = addr.rsplit_once(':').unwrap().1;
@@ -60,4 +61,17 @@ fn what_it_cannot_serve_is_said_at_once() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(taken.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{taken}");
+}
+
+#[test]
+fn attention_is_told_where_it_is_allowed() {
+    for (arguments, status) in [(&["--no-log"][..], "403"), (&["--no-log", "--attention", "64"], "200")] {
+        let (mut child, addr) = start(arguments);
+        let body = r#"{"prompt": "Once upon a time", "max_tokens": 3, "attention": {}}"#;
+        let answer = ask(&addr, "POST", "/v1/completions", body);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer:.300}");
+        assert_eq!(answer.contains(r#""attention":{"format":"regard-lens/1""#), status == "200", "{answer:.300}");
+    }
 }

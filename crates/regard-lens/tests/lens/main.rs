@@ -7,3 +7,4 @@ mod heads;
 mod leaks;
 mod output;
 mod transformers;
+mod without;

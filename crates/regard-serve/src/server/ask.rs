@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::attention::Attention;
 use super::fields::{Fields, mismatch};
 use super::problem::Problem;
 use super::{Limits, Text};
@@ -20,6 +21,8 @@ pub(super) struct Ask {
     pub(super) salt: Vec<u8>,
     /// Whom the client serves; for the log.
     pub(super) user: Option<String>,
+    /// Where attention is to be told.
+    pub(super) attention: Option<Attention>,
 }
 
 /// Which events of a stream tell the numbers of tokens so far.
@@ -43,8 +46,10 @@ impl Ask {
                 "stream is true, which is not supported with best_of above n or with beam_width: their texts are known at the end";
             return Err(Problem::unsupported("stream", message));
         }
+        let attention = Attention::read(fields, &decoding, text, limits)?;
         Ok(Self {
             decoding,
+            attention,
             stop: stop(fields, limits)?,
             stop_tokens: if fields.flag("ignore_eos")? { Vec::new() } else { text.model.ends().to_vec() },
             stream,

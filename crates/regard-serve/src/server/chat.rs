@@ -90,7 +90,8 @@ pub(super) async fn answer(state: &Arc<State>, body: Bytes, entry: &mut Entry) -
     let chat = super::blocking(move || Chat::read(&body, &reader)).await?;
     entry.user.clone_from(&chat.ask.user);
     let request = Request { logprobs: chat.logprobs, ..chat.ask.request(chat.prompt.clone(), chat.max_tokens) };
+    let attention = chat.ask.attention.clone().map(|attention| attention.seat(state, &chat.prompt)).transpose()?;
     let begun = state.queue()?.begin(vec![request], "messages").await?;
     let (stream, usage) = (chat.ask.stream, Usage { prompt: chat.prompt.len(), ..Usage::default() });
-    Reply::of(begun, Pen::new(Arc::clone(state), chat, &entry.id), (stream, "messages"), usage, entry).await
+    Reply::of((begun, attention), Pen::new(Arc::clone(state), chat, &entry.id), (stream, "messages"), usage, entry).await
 }

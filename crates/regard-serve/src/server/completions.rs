@@ -49,6 +49,7 @@ impl Completion {
         let prompt = fields.take("prompt");
         fields.finish()?;
         let prompts = prompts::read(prompt, text, limits)?;
+        ask.attention.iter().try_for_each(|attention| attention.check(&prompts, max_tokens))?;
         let decode = |tokens: &Vec<u32>| text.model.tokenizer().decode(tokens).map_err(Problem::from);
         let echo = if echo { Some(prompts.iter().map(decode).collect::<Result<_, _>>()?) } else { None };
         Ok(Self { ask, prompts, echo, logprobs, max_tokens })
@@ -70,10 +71,11 @@ pub(super) async fn answer(state: &Arc<State>, body: hyper::body::Bytes, entry: 
     let reader = Arc::clone(state);
     let completion = super::blocking(move || Completion::read(&body, &reader)).await?;
     entry.user.clone_from(&completion.ask.user);
+    let attention = completion.ask.attention.clone().map(|attention| attention.seat(state, &completion.prompts[0])).transpose()?;
     let begun = state.queue()?.begin(completion.requests(), "prompt").await?;
     let (stream, prompt) = (completion.ask.stream, completion.prompts.iter().map(Vec::len).sum());
     let usage = Usage { prompt, ..Usage::default() };
-    Reply::of(begun, Pen::new(Arc::clone(state), completion, &entry.id), (stream, "prompt"), usage, entry).await
+    Reply::of((begun, attention), Pen::new(Arc::clone(state), completion, &entry.id), (stream, "prompt"), usage, entry).await
 }
 
 /// Why a text ended, as the API says it.

@@ -66,6 +66,8 @@ pub(super) struct Metrics {
     pub(super) stats: Mutex<Stats>,
     pub(super) prompt_tokens: Counter,
     pub(super) generation_tokens: Counter,
+    /// Texts that were read once more for their attention.
+    pub(super) attention: Counter,
     pub(super) first_token: Histogram,
     pub(super) between_tokens: Histogram,
     whole: Histogram,
@@ -80,6 +82,7 @@ impl Default for Metrics {
             stats: Mutex::default(),
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
+            attention: Counter::default(),
             first_token: Histogram::new(FIRST),
             between_tokens: Histogram::new(BETWEEN),
             whole: Histogram::new(WHOLE),
@@ -138,6 +141,7 @@ impl Metrics {
         page.counter("engine_faults_total", "How often the engine was made anew after a fault.", self.faults.get());
         page.counter("prompt_tokens_total", "Tokens of prompts.", queries);
         page.counter("generation_tokens_total", "Tokens of the choices returned.", self.generation_tokens.get());
+        page.counter("attention_readings_total", "Texts read once more to tell their attention.", self.attention.get());
         page.reasons("request_success_total", "Requests by the reason of their end.", "finished_reason", &FINISHED, &self.finished);
         page.reasons("request_failure_total", "Requests that came to nothing.", "reason", &FAILED, &self.failed);
         page.histogram("time_to_first_token_seconds", "From submission to the first token.", &self.first_token);

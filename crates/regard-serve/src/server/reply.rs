@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::ask::Tells;
+use super::attention::{Telling, Wanted};
 use super::log::{Entry, Usage};
 use super::problem::Problem;
 use super::queue::{Begun, finish};
@@ -21,7 +22,7 @@ use crate::{Finished, Outcome, Output};
 pub(super) struct Reply {
     content: Content,
     pub(super) entry: Option<Entry>,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) permits: Vec<OwnedSemaphorePermit>,
 }
 
 enum Content {
@@ -37,8 +38,8 @@ pub(super) trait Render: Send {
     /// Which events tell the numbers of tokens.
     fn tells_usage(&self) -> Tells;
 
-    /// The event that tells the numbers of tokens at the end.
-    fn end(&mut self, usage: &Usage) -> Value;
+    /// An event without choices.
+    fn bare(&self) -> Value;
 
     /// What the requests for all prompts came to, at once.
     fn whole(&self, finished: &[Finished]) -> Value;
@@ -51,13 +52,16 @@ pub(super) struct Events {
     render: Box<dyn Render>,
     ready: VecDeque<Bytes>,
     usage: Usage,
+    attention: Telling,
+    /// Whether all choices have been told.
+    over: bool,
     ended: bool,
     cause: Option<String>,
 }
 
 impl Reply {
     fn new(content: Content) -> Self {
-        Self { content, entry: None, permit: None }
+        Self { content, entry: None, permits: Vec::new() }
     }
 
     pub(super) fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Response<Self> {
@@ -71,28 +75,33 @@ impl Reply {
         Self::whole(StatusCode::OK, "application/json", value.to_string())
     }
 
-    /// All of it or a stream, as `stream` says; `prompt` is what the field of the prompt is called.
+    /// All of it or a stream, as `stream` says, with attention where it is wanted; `prompt` is what the field of the prompt is called.
     pub(super) async fn of(
-        begun: Vec<Begun>,
+        (begun, attention): (Vec<Begun>, Option<Wanted>),
         render: impl Render + 'static,
         (stream, prompt): (bool, &str),
         mut usage: Usage,
         entry: &mut Entry,
     ) -> Result<Response<Self>, Problem> {
         if stream {
-            return Ok(Self::events(begun, Box::new(render), usage));
+            let attention = attention.map_or(Telling::Nothing, |wanted| Telling::Wanted(Box::new(wanted)));
+            return Ok(Self::events(begun, Box::new(render), usage, attention));
         }
         let finished = finish(begun, prompt, &mut usage).await?;
         entry.usage = usage;
         let mut object = render.whole(&finished);
         object["usage"] = usage.json();
-        Ok(Self::json(&object))
+        let Some(wanted) = attention else { return Ok(Self::json(&object)) };
+        let told = wanted.told(tokens(&finished)).await?;
+        let mut response = Self::whole(StatusCode::OK, "application/json", told.beside(&object));
+        response.body_mut().permits.push(told.seat);
+        Ok(response)
     }
 
     /// A stream; `first` holds the first output of each prompt's request, which has been awaited.
-    fn events(streams: Vec<Begun>, render: Box<dyn Render>, usage: Usage) -> Response<Self> {
-        let mut events =
-            Events { streams: Vec::with_capacity(streams.len()), render, ready: VecDeque::new(), usage, ended: false, cause: None };
+    fn events(streams: Vec<Begun>, render: Box<dyn Render>, usage: Usage, attention: Telling) -> Response<Self> {
+        let (heard, ready) = (Vec::with_capacity(streams.len()), VecDeque::new());
+        let mut events = Events { streams: heard, render, ready, usage, attention, over: false, ended: false, cause: None };
         for (prompt, (first, stream)) in streams.into_iter().enumerate() {
             events.streams.push(Some(stream));
             events.hear(prompt, first);
@@ -117,7 +126,10 @@ impl From<Problem> for Response<Reply> {
 impl Events {
     fn hear(&mut self, prompt: usize, output: Output) {
         match &output {
-            Output::Done { outcome: Outcome::Finished(_), .. } => self.streams[prompt] = None,
+            Output::Done { outcome: Outcome::Finished(finished), .. } => {
+                self.streams[prompt] = None;
+                self.attention.finished(|| tokens(std::slice::from_ref(finished)));
+            }
             Output::Done { outcome, .. } => return self.fail(Problem::of(outcome.clone(), "prompt")),
             Output::Started { cached, .. } => self.usage.cached += *cached,
             Output::Token { .. } => self.usage.completion += 1, // each, as none is streamed that is not told
@@ -132,7 +144,7 @@ impl Events {
 
     /// The head is sent, so an error is an event too, and the last one.
     fn fail(&mut self, problem: Problem) {
-        self.ready.push_back(event(&problem.json()));
+        self.ready.push_back(event(problem.json()));
         self.cause = problem.cause;
         self.streams.clear();
         self.ended = true;
@@ -158,19 +170,46 @@ impl Events {
             if self.ready.is_empty() && pending && !self.ended {
                 return Poll::Pending;
             }
-            if !self.ended && self.streams.iter().all(Option::is_none) {
-                self.ended = true;
-                if self.render.tells_usage() != Tells::None {
-                    self.ready.push_back(event(&self.render.end(&self.usage)));
-                }
-                self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+            if !self.ended && self.streams.iter().all(Option::is_none) && self.poll_end(cx).is_pending() && self.ready.is_empty() {
+                return Poll::Pending;
             }
         }
     }
+
+    /// What comes after all choices: the numbers of tokens, the attention, the end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (render, usage, tells) = (&self.render, self.usage, self.render.tells_usage());
+        let bare = |with_usage: bool| {
+            let mut object = render.bare();
+            if with_usage {
+                object["usage"] = usage.json();
+            }
+            object
+        };
+        if !std::mem::replace(&mut self.over, true) && tells != Tells::None {
+            self.ready.push_back(event(bare(true)));
+        }
+        match self.attention.poll(cx, || bare(tells == Tells::Each)) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Err(problem))) => {
+                self.fail(problem);
+                return Poll::Ready(());
+            }
+            Poll::Ready(told) => self.ready.extend(told.into_iter().flatten().map(event)),
+        }
+        self.ended = true;
+        self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
+        Poll::Ready(())
+    }
 }
 
-fn event(value: &Value) -> Bytes {
-    Bytes::from(format!("data: {value}\n\n"))
+fn event(json: impl std::fmt::Display) -> Bytes {
+    Bytes::from(format!("data: {json}\n\n"))
+}
+
+/// The tokens of all choices.
+fn tokens(finished: &[Finished]) -> Vec<u32> {
+    finished.iter().flat_map(|finished| &finished.choices).flat_map(|choice| &choice.tokens).copied().collect()
 }
 
 impl Body for Reply {

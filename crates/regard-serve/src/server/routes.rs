@@ -91,7 +91,7 @@ async fn route(state: &Arc<State>, request: Request<Incoming>, entry: &mut Entry
         Post::Tokenize => tokens::tokenize(state, body).await?,
         Post::Detokenize => tokens::detokenize(state, body).await?,
     };
-    response.body_mut().permit = Some(permit);
+    response.body_mut().permits.push(permit);
     Ok(response)
 }
 
@@ -140,5 +140,12 @@ fn model(state: &State) -> Value {
         Kind::Text(text) => text.model.context(),
         Kind::Embedder(embedder) => embedder.encoder().config().max_position_embeddings,
     };
-    json!({ "id": state.served.name, "object": "model", "created": state.created, "owned_by": "regard", "max_model_len": most })
+    json!({
+        "id": state.served.name,
+        "object": "model",
+        "created": state.created,
+        "owned_by": "regard",
+        "max_model_len": most,
+        "max_attention_len": state.settings.limits.attention.min(most),
+    })
 }

@@ -68,6 +68,9 @@ impl Settings {
         if let Some((what, given)) = at_least_one.into_iter().find(|(_, given)| *given == 0) {
             return wrong(what, given.to_string(), "at least 1");
         }
+        if self.limits.attention == 1 {
+            return wrong("limits.attention", "1".to_owned(), "0, or at least 2 tokens");
+        }
         if head < HEAD {
             return wrong("limits.head", head.to_string(), "at least 8192 bytes");
         }
@@ -113,6 +116,8 @@ pub struct Limits {
     pub stop: usize,
     /// Likely tokens beside the chosen one.
     pub logprobs: usize,
+    /// Tokens of a text whose attention is told, of its first ones; 0 refuses to tell any.
+    pub attention: usize,
 }
 
 impl Default for Limits {
@@ -130,6 +135,7 @@ impl Default for Limits {
             best_of: 16,
             stop: 16,
             logprobs: 20,
+            attention: 0,
         }
     }
 }

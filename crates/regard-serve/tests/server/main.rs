@@ -1,5 +1,6 @@
 //! A server over the story model, in this process, and clients that speak HTTP by hand.
 
+mod attention;
 mod chat;
 mod client;
 mod completions;

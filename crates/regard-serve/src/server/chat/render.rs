@@ -8,7 +8,7 @@ use super::super::State;
 use super::super::ask::Tells;
 use super::super::completions::reason;
 use super::super::likely::Reading;
-use super::super::log::{Usage, seconds};
+use super::super::log::seconds;
 use super::super::reply::Render;
 use super::Chat;
 use crate::{Choice, FinishReason, Finished, Logprobs, Outcome, Output};
@@ -103,9 +103,7 @@ impl Render for Pen {
         self.chat.ask.usage
     }
 
-    fn end(&mut self, usage: &Usage) -> Value {
-        let mut object = self.object("chat.completion.chunk", Vec::new());
-        object["usage"] = usage.json();
-        object
+    fn bare(&self) -> Value {
+        self.object("chat.completion.chunk", Vec::new())
     }
 }

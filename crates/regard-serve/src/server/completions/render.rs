@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::super::State;
 use super::super::ask::Tells;
 use super::super::likely::{Columns, Reading};
-use super::super::log::Usage;
 use super::super::reply::Render;
 use super::{Completion, reason};
 use crate::{Choice, FinishReason, Finished, Logprobs, Outcome, Output};
@@ -133,9 +132,7 @@ impl Render for Pen {
         self.completion.ask.usage
     }
 
-    fn end(&mut self, usage: &Usage) -> Value {
-        let mut object = self.object(Vec::new());
-        object["usage"] = usage.json();
-        object
+    fn bare(&self) -> Value {
+        self.object(Vec::new())
     }
 }
