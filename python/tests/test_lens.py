@@ -160,7 +160,8 @@ def test_weights_of_rows(dtype: str, kind: str) -> None:
     got = lens.weights(q, k, rows=[6, 0, 6], **options)
     oracle.assert_close(got, truth.weights[:, :, [6, 0, 6]], truth.weights_tolerance[:, :, [6, 0, 6]], "weights")
     lse = lens.inspect(q, k, v, **options).lse
-    np.testing.assert_array_equal(lens.weights(q, k, rows=6, lse=lse, **options), got[:, :, :1])
+    for row in (6, np.int64(6), np.array([6])):
+        np.testing.assert_array_equal(lens.weights(q, k, rows=row, lse=lse, **options), got[:, :, :1])
 
 
 def test_maps_of_any_part() -> None:
@@ -207,6 +208,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "an option of attention's output": (lambda: none(return_lse=True), TypeError, '"return_lse" is no option of this call'),
     "another option": (lambda: none(shape=3), TypeError, '"shape" is no option of this call'),
     "other arrays": (lambda: lens.inspect(*(x.astype(np.float64) for x in draw())), TypeError, "q"),
+    "rows that are no numbers": (lambda: lens.weights(*draw()[:2], rows=None), TypeError, "rows is of type NoneType"),
     "no rows": (lambda: lens.weights(*draw()[:2], rows=[]), ValueError, "rows is empty"),
     "a row beyond the queries": (lambda: lens.weights(*draw()[:2], rows=7), ValueError, "rows is (7, 8) and must be"),
     "a row below 0": (lambda: lens.weights(*draw()[:2], rows=-1), ValueError, "rows is -1"),

@@ -116,7 +116,7 @@ def weights(q: Any, k: Any, *, rows: int | Iterable[int], lse: Any = None, **opt
 
     `rows` are queries, 0 or more. `lse`, from `Facts` or `regard.attention`, spares the pass that computes it.
     """
-    numbers = [natural("rows", row) for row in ([rows] if isinstance(rows, int) else rows)]
+    numbers = [natural("rows", row) for row in (rows if isinstance(rows, Iterable) else [rows])]
     if not numbers:
         raise ValueError("rows is empty and needs at least one query")
     if lse is None:

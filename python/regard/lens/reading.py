@@ -211,7 +211,10 @@ class Reading:
 
 def _moved(wanted: dict[str, Any], first_key: int, kv_len: int) -> dict[str, Any]:
     """The same keys, counted from token `first_key`, as far as they are among so many."""
-    near = lambda key: min(max(key - first_key, 0), kv_len)
+
+    def near(key: int) -> int:
+        return min(max(key - first_key, 0), kv_len)
+
     ranges = [(name, (near(start), near(end))) for name, (start, end) in wanted["ranges"]]
     return {**wanted, "first": max(0, wanted["first"] - first_key), "ranges": ranges}
 
@@ -219,5 +222,8 @@ def _moved(wanted: dict[str, Any], first_key: int, kv_len: int) -> dict[str, Any
 def _with_classes(parts: list[dict[str, Any]], join: Any) -> dict[str, Any]:
     """Arrays of several parts, joined by name; as many classes of distances in each as the widest has."""
     classes = max(part["distances"].shape[-1] for part in parts)
-    wide = lambda array: np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, classes - array.shape[-1])])
+
+    def wide(array: Any) -> Any:
+        return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, classes - array.shape[-1])])
+
     return {name: join([wide(part[name]) if name == "distances" else part[name] for part in parts]) for name in parts[0]}

@@ -186,13 +186,13 @@ def _names(model: Any, layers: Iterable[str] | None) -> dict[int, str]:
     for name in wanted_names:
         if name not in names.values():
             raise ValueError(f"layers has {name!r}, and the model has no module of this name: model.named_modules() has them all")
-    inside = lambda name: any(name == of or name.startswith(f"{of}.") for of in wanted_names)
-    return {key: name for key, name in names.items() if inside(name)}
+    inside = tuple(f"{name}." for name in wanted_names)
+    return {key: name for key, name in names.items() if f"{name}.".startswith(inside)}
 
 
 def _ids(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The ids of the tokens of a pass, int64 `[batch, length]`, if there are any."""
-    ids = args[0] if args and kwargs.get("input_ids") is None else kwargs.get("input_ids")
+    ids: Any = args[0] if args and kwargs.get("input_ids") is None else kwargs.get("input_ids")
     is_ids = getattr(ids, "ndim", 0) == 2 and not ids.is_floating_point()
     return np.asarray(ids.detach().cpu()).astype(np.int64) if is_ids else None
 

@@ -42,7 +42,10 @@ class Keys:
 
     def part(self, text: int, start: int, end: int) -> Tensor:
         """The mask of one text of the batch, over the keys `start..end`."""
-        text_of = lambda tensor: tensor[min(text, tensor.shape[0] - 1)][None]
+
+        def text_of(tensor: Tensor) -> Tensor:
+            return tensor[min(text, tensor.shape[0] - 1)][None]
+
         if self._written is not None:
             return text_of(self._written)[..., start:end]
         first, last = ((text_of(bound) - start).clamp(0, end - start) for bound in (self.first, self.end))
