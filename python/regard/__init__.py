@@ -7,7 +7,7 @@ their own, imported when they are wanted: they need those packages, and this one
 
 from __future__ import annotations
 
-from regard import dialects
+from regard import dialects, lens
 from regard._attention import attention, explain
 from regard._cost import cost, cost_chips, cost_presets
 from regard._regard import (
@@ -97,6 +97,7 @@ __all__ = [
     "explain",
     "get_num_threads",
     "kernel",
+    "lens",
     "linear_attention",
     "linear_attention_backward",
     "merge_states",

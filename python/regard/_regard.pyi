@@ -1,6 +1,7 @@
 """The compiled part of regard: everything here is also `regard.<name>`, but for what begins with an underscore."""
 
 from collections.abc import Sequence as Seq
+from os import PathLike
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
@@ -338,6 +339,28 @@ class PackedMatrix:
         """weight `[outputs, inputs]`, float32 or bfloat16."""
     def __call__(self, x: _Array, bias: _Array | None = None) -> Any:
         """`x @ weight.T + bias`, x `[.., inputs]` float32."""
+
+# --- what attention does: `regard.lens`
+
+def _inspect(q: _Array, k: _Array, v: _Array, wanted: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Any]: ...
+def _map(
+    q: _Array, k: _Array, place: dict[str, Any], lse: _Array | None = None, **options: Any
+) -> np.ndarray[Any, np.dtype[np.float32]]: ...
+def _report(told: dict[str, Any], layers: list[dict[str, Any]]) -> Report: ...
+def _cell(n: int) -> int: ...
+
+@final
+class Report:
+    """What every head of a model did with one text, as `regard inspect` reports it."""
+
+    def json(self) -> str:
+        """Of the form "regard-lens/1", at most 19 MiB: the largest weights are left out first, then coarse maps."""
+    def html(self) -> str:
+        """One page for any browser, without a network."""
+    def csv(self) -> str:
+        """A line of names, and one of numbers for each head."""
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes what the ending says: `.html`, `.json` or `.csv`."""
 
 # --- what a model will cost
 

@@ -186,6 +186,11 @@ impl<'py> Results<'py> {
         Ok((self.out.view_mut(axes)?, lse))
     }
 
+    /// The output, and the log-sum-exp of rows in row-major order, which nobody asked for.
+    pub(crate) fn into_output_and_lse(self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Vec<f32>)> {
+        Ok((self.out.into_object(py)?, self.scratch))
+    }
+
     pub(crate) fn into_objects(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let out = self.out.into_object(py)?;
         match self.lse {

@@ -12,11 +12,13 @@ mod dlpack;
 mod error;
 mod gradients;
 mod layout;
+mod lens;
 mod linear;
 mod masks;
 mod options;
 mod packed;
 mod positions;
+mod report;
 mod scores;
 mod sdpa;
 mod threads;
@@ -36,5 +38,7 @@ fn _regard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     positions::register(module)?;
     packed::register(module)?;
     cost::register(module)?;
+    lens::register(module)?;
+    report::register(module)?;
     threads::register(module)
 }

@@ -49,6 +49,7 @@ pub(crate) enum Call {
     Forward,
     Backward,
     Cache,
+    Inspect,
 }
 
 impl<'py> Options<'py> {
@@ -78,6 +79,7 @@ impl<'py> Options<'py> {
             Call::Forward => &["layout", "return_lse", "out"],
             Call::Backward => &["layout", "bias_gradient"],
             Call::Cache => &["layout", "return_lse", "out", "layer"],
+            Call::Inspect => &["layout"],
         };
         if shared.contains(&name) || own.contains(&name) {
             return Ok(());

@@ -28,7 +28,20 @@ def attention(draw: Draw) -> Callable[[], Any]:
     for _ in range(draw.chance(draw.wild)):
         q, k, v = (anything(draw) if draw.chance(0.4) else x for x in (q, k, v))
     sizes = (b, heads, q_len, kv_len)
-    pick = draw.random.randrange(5)
+    pick = draw.random.randrange(7)
+    if pick == 3:
+        given = options(draw, sizes, SHARED)
+        given.update({name: draw.random.choice([1, 4, draw.number()]) for name in ("first", "recent", "top") if draw.chance(0.5)})
+        given["ranges"] = draw.random.choice([None, {"all": (0, kv_len)}, {"some": (draw.number(), draw.number())}, anything(draw)])
+        return lambda: regard.lens.inspect(q, k, v, **given)
+    if pick == 4:
+        given = options(draw, sizes, SHARED)
+        given.update(
+            {name: (draw.number(), draw.number()) for name in ("batch", "heads", "rows", "keys") if draw.chance(draw.wild)}
+        )
+        given["lse"] = draw.random.choice([None, draw.array(b, heads, q_len, dtype=np.float32)])
+        block = draw.random.choice([1, 3, (2, 1), draw.number()])
+        return lambda: regard.lens.map(q, k, block=block, **given)
     if pick == 0:
         given = options(draw, sizes, [*SHARED, "return_lse", "out"])
         return lambda: regard.explain(q, k, v, **given)

@@ -5,6 +5,7 @@ It runs, too: `python python/tests/typing_check.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +130,28 @@ def cost() -> None:
     assert_type((regard.cost_presets(), regard.cost_chips()), tuple[list[str], list[str]])
 
 
+def lens(q: F32, k: F32, v: F32) -> None:
+    facts = regard.lens.inspect(q, k, v, first=2, recent=3, top=1, ranges={"all": (0, 3)}, return_output=True, causal="upper_left")
+    assert_type(facts, regard.lens.Facts)
+    assert_type(facts.entropy, F32)
+    assert_type(facts.top_keys, npt.NDArray[np.int64])
+    assert_type(facts.ranges["all"], F32)
+    assert_type(regard.lens.weights(q, k, rows=[0, 2], lse=facts.lse, window=(1, 0)), F32)
+    assert_type(regard.lens.map(q, k, heads=(0, 1), block=(1, 2), mask=[regard.Causal.UPPER_LEFT]), F32)
+    assert_type(regard.lens.received(q, k, softcap=2.0), F32)
+
+
+def watched(model: Any) -> None:
+    with regard.lens.watch(model, layers=["model"], maps=True) as seen:
+        assert_type(seen, regard.lens.Watch)
+    assert_type(seen.reading, regard.lens.Reading)
+    assert_type(seen.facts.lse, F32)
+    report = seen.report(text=0, tokens=["a", "b"], title=None)
+    assert_type(report, regard.lens.Report)
+    assert_type(report.json() + report.html() + report.csv(), str)
+    report.save(Path("report.html"))
+
+
 if __name__ == "__main__":
     query = draw(1, 2, 3, 8)
     attention(query, query, query)
@@ -139,3 +162,4 @@ if __name__ == "__main__":
     settings()
     multi_head()
     cost()
+    lens(query, query, query)

@@ -9,6 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[allow(missing_docs, reason = "the fields are named in the messages")]
 pub enum Error {
     /// The model, or its reading of a text.
+    #[cfg(feature = "models")]
     #[error(transparent)]
     Model(#[from] regard_nn::Error),
     /// The attention engine refused.

@@ -6,9 +6,9 @@ use regard::Inspect;
 use regard_nn::{Decoder, Model};
 
 use crate::ablate::{self, HeadId, Replace};
-use crate::clusters::{ALIKE, clusters, similarities};
+use crate::levels::alike;
 use crate::means::{Sums, binned};
-use crate::report::{Ablation, Bins, Head, HeadScores, ModelFacts, Report, Run, TextFacts, short};
+use crate::report::{Ablation, Bins, FORMAT, Head, HeadScores, ModelFacts, Report, Run, TextFacts, short};
 use crate::text::decoder;
 use crate::watch::{Detail, Watch};
 use crate::{Error, Result, Text, leaks, scores};
@@ -164,7 +164,7 @@ pub fn inspect(
         loss: std::iter::once(None).chain(losses.iter().map(|loss| Some(short(f64::from(*loss))))).collect(),
     };
     let mut report = Report {
-        format: "regard-lens/1",
+        format: FORMAT,
         model: model_facts(decoder, name),
         run,
         texts: texts.iter().zip(&seen.losses).map(facts).collect(),
@@ -256,13 +256,8 @@ impl Seen {
         Ok(all)
     }
 
-    /// By the finest maps of at most 32 rows, or the coarsest.
     fn clusters(&self) -> Vec<usize> {
-        let level = |detail: &Detail| detail.levels.iter().position(|level| level.edge <= 32).unwrap_or(detail.levels.len() - 1);
-        let maps: Vec<_> = self.details.iter().map(|detail| &detail.levels[level(detail)]).collect();
-        let edge = maps.first().map_or(1, |map| map.edge);
-        let cells: Vec<&[f32]> = maps.iter().map(|map| &map.cells[..]).collect();
-        clusters(&similarities(&cells, edge), ALIKE)
+        alike(&self.details.iter().map(|detail| &detail.levels[..]).collect::<Vec<_>>())
     }
 }
 
@@ -291,14 +286,7 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 
 /// A sentence for what is sampled or pooled.
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
-    let block = crate::levels::block(tokens);
-    let mut labels = vec![
-        "Attention weights show where a head reads; they do not explain what the model does with it.".to_owned(),
-        format!("Heads of one cluster are alike on pooled maps of the first text (Jensen-Shannon similarity of at least {ALIKE})."),
-    ];
-    if block > 1 {
-        labels.push(format!("Maps of the first text are pooled: the finest has {block} by {block} tokens in a cell."));
-    }
+    let mut labels = crate::levels::labels(tokens);
     if options.scores {
         labels.push("Duplicate, induction and retrieval scores are means over random sequences, not over the texts.".to_owned());
     }

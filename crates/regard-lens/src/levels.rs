@@ -2,8 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use regard::Facts;
 
-use crate::report::Map;
+use crate::clusters::{ALIKE, clusters, similarities};
+use crate::report::{Map, Top};
+
+/// Tokens of a text whose largest weights are kept.
+const MOST_WITH_TOP: usize = 2048;
 
 /// Rows of the finest map, and the fewest of a coarser one.
 const MOST: usize = 256;
@@ -60,14 +65,51 @@ impl Level {
         }
     }
 
+    /// The mean mass that a key of each column receives in all.
+    pub(crate) fn received(&self) -> impl Iterator<Item = f32> + '_ {
+        let mass = |row: usize, column: usize| self.rows(row) as f32 * self.cells[row * self.edge + column];
+        (0..self.edge).map(move |column| (0..self.edge).map(|row| mass(row, column)).sum::<f32>() / self.rows(column) as f32)
+    }
+
     pub(crate) fn map(&self) -> Map {
         let bytes: Vec<u8> = self.cells.iter().map(|mass| (255.0 * mass.clamp(0.0, 1.0).sqrt()).round() as u8).collect();
         Map { block: self.block, rows: self.edge, columns: self.edge, data: STANDARD.encode(bytes) }
     }
 }
 
+/// The largest weights of a head in a text of `n` tokens, where it is short enough.
+pub(crate) fn top(facts: &Facts, (head, n): (usize, usize)) -> Option<Top> {
+    let rows = n * facts.top_weights.shape()[3];
+    let (keys, weights) = (&facts.top_keys[head * rows..][..rows], &facts.top_weights.data()[head * rows..][..rows]);
+    let top =
+        || Top { keys: words(keys.iter().map(|key| key.to_le_bytes())), weights: words(weights.iter().map(|p| p.to_le_bytes())) };
+    (n <= MOST_WITH_TOP).then(top)
+}
+
+/// The clusters of heads, by the finest of their maps of at most 32 rows, or the coarsest.
+pub(crate) fn alike(heads: &[&[Level]]) -> Vec<usize> {
+    let level = |levels: &[Level]| levels.iter().position(|level| level.edge <= 32).unwrap_or(levels.len() - 1);
+    let maps: Vec<_> = heads.iter().map(|levels| &levels[level(levels)]).collect();
+    let edge = maps.first().map_or(1, |map| map.edge);
+    let cells: Vec<&[f32]> = maps.iter().map(|map| &map.cells[..]).collect();
+    clusters(&similarities(&cells, edge), ALIKE)
+}
+
+/// What holds for every report: a sentence for what is pooled.
+pub(crate) fn labels(tokens: usize) -> Vec<String> {
+    let mut labels = vec![
+        "Attention weights show where a head reads; they do not explain what the model does with it.".to_owned(),
+        format!("Heads of one cluster are alike on pooled maps of the first text (Jensen-Shannon similarity of at least {ALIKE})."),
+    ];
+    let block = block(tokens);
+    if block > 1 {
+        labels.push(format!("Maps of the first text are pooled: the finest has {block} by {block} tokens in a cell."));
+    }
+    labels
+}
+
 /// Base64 of little-endian words.
-pub(crate) fn words(words: impl Iterator<Item = [u8; 4]>) -> String {
+fn words(words: impl Iterator<Item = [u8; 4]>) -> String {
     STANDARD.encode(words.flatten().collect::<Vec<u8>>())
 }
 
@@ -96,6 +138,16 @@ mod tests {
                 assert!((cell - sum / rows.len() as f32).abs() < 1e-6, "cell {i} of blocks of {}", level.block);
             }
         }
+    }
+
+    /// In 3 tokens pooled by 2, key 0 receives 1 + ½ + ⅓, key 1 ½ + ⅓, key 2 ⅓.
+    #[test]
+    fn a_key_receives_from_all_rows() {
+        let weights = [1.0, 0.0, 0.0, 0.5, 0.5, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0];
+        let fine = Level::new(3, 1, weights.to_vec());
+        let coarse = fine.halved();
+        let close = |level: &Level, needed: &[f32]| level.received().zip(needed).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close(&fine, &[11.0 / 6.0, 5.0 / 6.0, 1.0 / 3.0]) && close(&coarse, &[8.0 / 6.0, 1.0 / 3.0]));
     }
 
     #[test]

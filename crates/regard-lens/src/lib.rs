@@ -25,27 +25,40 @@
 //! - [`ablate`]: the loss without a head, and the curve of pruning;
 //! - [`leaks`]: whether a position sees what it must not;
 //! - [`clusters`]: heads that attend alike;
-//! - [`rollout`]: attention through all layers, an approximation.
+//! - [`rollout`]: attention through all layers, an approximation;
+//! - [`record`]: a report of attention that was computed elsewhere, all there is without the feature `models`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "models")]
 pub mod ablate;
 pub mod clusters;
 mod csv;
 mod error;
 mod html;
+#[cfg(feature = "models")]
 mod inspect;
+#[cfg(feature = "models")]
 pub mod leaks;
 mod levels;
 mod means;
+#[cfg(feature = "models")]
 mod random;
+pub mod record;
 pub mod report;
+#[cfg(feature = "models")]
 pub mod rollout;
+#[cfg(feature = "models")]
 pub mod scores;
+#[cfg(feature = "models")]
 mod svg;
+#[cfg(feature = "models")]
 mod text;
+#[cfg(feature = "models")]
 mod watch;
 
 pub use error::{Error, Result};
+#[cfg(feature = "models")]
 pub use inspect::{Ablate, Options, Progress, inspect};
 pub use report::Report;
+#[cfg(feature = "models")]
 pub use text::Text;

@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use crate::Result;
 
+/// What the format is called.
+pub const FORMAT: &str = "regard-lens/1";
+
 /// Everything that was seen of a model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// `"regard-lens/1"`.
+    /// [`FORMAT`].
     pub format: &'static str,
     /// The model.
     pub model: ModelFacts,
@@ -28,7 +31,7 @@ pub struct Report {
 }
 
 /// A model's name and sizes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelFacts {
     /// What it is called.
     pub name: String,
@@ -50,7 +53,7 @@ pub struct ModelFacts {
 }
 
 /// What was done.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Run {
     /// The attention kernel.
     pub kernel: String,
@@ -84,7 +87,7 @@ pub struct TextFacts {
 }
 
 /// What one head does.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Head {
     /// Its layer.
     pub layer: usize,
@@ -198,7 +201,7 @@ pub struct Top {
 }
 
 /// Positions of a profile.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Bins {
     /// How many there are.
     pub count: usize,
@@ -210,6 +213,11 @@ pub struct Bins {
 pub const MOST_BYTES: usize = 19 << 20;
 
 impl Report {
+    /// Of nothing.
+    pub(crate) fn empty() -> Self {
+        Report { format: FORMAT, ..Report::default() }
+    }
+
     /// The report as JSON, of at most [`MOST_BYTES`] where that can be; see [`json_within`](Self::json_within).
     ///
     /// # Errors

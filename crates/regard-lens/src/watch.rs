@@ -4,12 +4,9 @@ use regard::{Element, Facts, Grid, Inspect, View};
 use regard_nn::{Attending, Observer};
 
 use crate::ablate::HeadId;
-use crate::levels::{Level, block, words};
+use crate::levels::{Level, block, top};
 use crate::means::{Sums, profiles};
 use crate::report::{Profiles, Top};
-
-/// Tokens of a text whose largest weights are kept.
-const MOST_WITH_TOP: usize = 2048;
 
 /// What is known of one head along the first text.
 #[derive(Clone, Debug)]
@@ -79,14 +76,8 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize)
             profiles: profiles(facts, (head, n), width),
             received: received.map(|(bin, mean)| mean * n as f32 / keys(bin)).collect(),
             levels: Level::new(n, edge, map[head * cells..][..cells].to_vec()).pyramid(),
-            top: (n <= MOST_WITH_TOP).then(|| top(facts, head, n)),
+            top: top(facts, (head, n)),
         }
     };
     Ok((0..heads).map(of_head).collect())
-}
-
-fn top(facts: &Facts, head: usize, n: usize) -> Top {
-    let rows = n * facts.top_weights.shape()[3];
-    let (keys, weights) = (&facts.top_keys[head * rows..][..rows], &facts.top_weights.data()[head * rows..][..rows]);
-    Top { keys: words(keys.iter().map(|key| key.to_le_bytes())), weights: words(weights.iter().map(|p| p.to_le_bytes())) }
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,60 @@ REFUSED = {
         "continuous batching keeps keys in pages of transformers' own: use attn_implementation='paged|eager', or regard.KVCache",
     ),
 }
+
+
+class Call(NamedTuple):
+    """The attention of one layer: `query` `[batch, heads, query length, dim]`, `key` and `value` `[batch, kv heads, kv length, dim]`;
+    the rest as `attention_forward` has it."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    bias: Tensor | None
+    causal: bool
+    documents: Tensor | None
+    softcap: float | None
+    sinks: Tensor | None
+    scale: float | None
+
+    def options(self) -> dict[str, Any]:
+        """What `regard.attention` is told."""
+        q_len, kv_len = self.query.shape[2], self.key.shape[2]
+        mask, bias = _mask_and_bias(self.mask, self.bias, q_len, kv_len)
+        return {
+            "mask": mask,
+            "causal": "upper_left" if self.causal and self.mask is None and q_len > 1 else None,
+            "documents": self.documents,
+            "softcap": self.softcap,
+            "bias": bias,
+            "sinks": self.sinks,
+            "scale": self.scale,
+        }
+
+    def part(self, text: int, start: int, end: int) -> Call:
+        """The same for one text of the batch and its keys `start..end`, which are all that it sees; without gradients."""
+        whole = self.key.shape[2]
+
+        def of(tensor: Tensor | None) -> Any:
+            if tensor is None or isinstance(tensor, VisibleKeys):
+                return None if tensor is None else tensor.keys.part(text, start, end)
+            one = tensor.detach()[min(text, tensor.shape[0] - 1)][None] if tensor.ndim == 4 else tensor.detach()
+            return one[..., start:end] if one.shape[-1] == whole else one
+
+        query, key, value = (tensor.detach()[text : text + 1] for tensor in (self.query, self.key, self.value))
+        return self._replace(
+            query=query,
+            key=key[:, :, start:end],
+            value=value[:, :, start:end],
+            mask=of(self.mask),
+            bias=of(self.bias),
+            sinks=None if self.sinks is None else self.sinks.detach(),
+        )
+
+
+# Called with the layer and its call, before it is computed: `regard.lens.watch` looks on here.
+observers: list[Callable[[torch.nn.Module, Call], None]] = []
 
 
 def attention_forward(
@@ -84,19 +139,12 @@ def attention_forward(
     _refuse(query, kwargs)
     query, key, value = _one_batch(query, key, value)
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    mask, bias = _mask_and_bias(attention_mask, position_bias, query.shape[2], key.shape[2])
-    out = attention(
-        *(tensor.transpose(1, 2) for tensor in (query, key, value)),
-        mask=mask,
-        causal="upper_left" if causal and attention_mask is None and query.shape[2] > 1 else None,
-        documents=_documents(cu_seq_lens_q, cu_seq_lens_k, query, key),
-        softcap=softcap,
-        bias=bias,
-        sinks=s_aux,
-        scale=scaling,
-        dropout=dropout or None,
-        layout="blhd",
-    )
+    documents = _documents(cu_seq_lens_q, cu_seq_lens_k, query, key)
+    call = Call(query, key, value, attention_mask, position_bias, causal, documents, softcap, s_aux, scaling)
+    for observe in observers:
+        observe(module, call)
+    in_place = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    out = attention(*in_place, **call.options(), dropout=dropout or None, layout="blhd")
     return out, None
 
 

@@ -40,6 +40,18 @@ class Keys:
             self._written = seen.expand(self.shape)
         return self._written
 
+    def part(self, text: int, start: int, end: int) -> Tensor:
+        """The mask of one text of the batch, over the keys `start..end`."""
+
+        def text_of(tensor: Tensor) -> Tensor:
+            return tensor[min(text, tensor.shape[0] - 1)][None]
+
+        if self._written is not None:
+            return text_of(self._written)[..., start:end]
+        first, last = ((text_of(bound) - start).clamp(0, end - start) for bound in (self.first, self.end))
+        holes = None if self.holes is None else text_of(self.holes)[..., start:end]
+        return VisibleKeys(Keys(first, last, holes, (1, 1, self.shape[2], end - start)))
+
     def mask(self) -> Mask:
         """The mask for `regard.attention`, made once for all the layers that share this object."""
         if self._written is not None:
