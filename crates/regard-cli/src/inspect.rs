@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use regard_lens::ablate::Part;
 use regard_lens::{Ablate, Options, Progress, Report, Text};
 use regard_nn::Model;
 
@@ -45,8 +46,9 @@ pub(crate) struct Inspect {
     /// Draw the entropy of every head; - for standard output
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Take heads away in turn and tell how the loss changes: all of them, or --ablate=LAYER.HEAD; may be given several times
-    #[arg(long, value_name = "LAYER.HEAD", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    /// Take heads and layers away in turn and tell how the loss changes: all, or --ablate=LAYER.HEAD or --ablate=LAYER; may be given several
+    /// times
+    #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     ablate: Vec<String>,
     /// Tokens at the beginning that count as sinks
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -54,7 +56,7 @@ pub(crate) struct Inspect {
     /// Tokens, up to its own, that count as recent to a token
     #[arg(long, value_name = "N", default_value_t = 32)]
     recent: usize,
-    /// Decides the random sequences that heads are scored on
+    /// Decides the random sequences that heads are scored on, and what is resampled
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -93,17 +95,18 @@ impl Inspect {
     }
 
     fn options(&self) -> Result<Options, Box<dyn Error>> {
-        let id = |given: &String| {
-            let parts = given.split_once('.').map(|(layer, head)| (layer.parse::<usize>(), head.parse::<usize>()));
-            match parts {
-                Some((Ok(layer), Ok(head))) => Ok((layer, head)),
-                _ => Err(format!("--ablate is {given:?} and must be LAYER.HEAD, such as 2.5, or nothing for every head")),
-            }
+        let part = |given: &String| {
+            let part = match given.split_once('.') {
+                Some((layer, head)) => layer.parse().and_then(|layer| Ok(Part::Head((layer, head.parse()?)))),
+                None => given.parse().map(Part::Layer),
+            };
+            let needed = "LAYER.HEAD, such as 2.5, LAYER, such as 2, or nothing for every head and layer";
+            part.map_err(|_| format!("--ablate is {given:?} and must be {needed}"))
         };
         let ablate = match &self.ablate[..] {
             [] => Ablate::Nothing,
             given if given.iter().any(|given| given == "all") => Ablate::All,
-            given => Ablate::Heads(given.iter().map(id).collect::<Result<_, _>>()?),
+            given => Ablate::Parts(given.iter().map(part).collect::<Result<_, _>>()?),
         };
         Ok(Options { first_tokens: self.first, recent_tokens: self.recent, seed: self.seed, ablate, ..Options::default() })
     }

@@ -5,12 +5,13 @@ use std::time::Instant;
 use regard::Inspect;
 use regard_nn::{Decoder, Model};
 
-use crate::ablate::{self, HeadId, Replace};
+use crate::ablate::{self, Part, Replace};
 use crate::clusters::{ALIKE, clusters, similarities};
 use crate::means::{Sums, binned};
-use crate::report::{Ablation, Bins, Head, HeadScores, ModelFacts, Report, Run, TextFacts, short};
+use crate::report::{Ablation, Bins, Head, HeadScores, Layer, ModelFacts, Report, Run, TextFacts, short};
+use crate::resample::Samples;
 use crate::text::decoder;
-use crate::watch::{Detail, Watch};
+use crate::watch::{Detail, Outputs, Watch};
 use crate::{Error, Result, Text, leaks, scores};
 
 /// What is measured.
@@ -26,21 +27,21 @@ pub struct Options {
     pub scores: bool,
     /// Whether leaks are looked for; see [`leaks`].
     pub leaks: bool,
-    /// Which heads are taken away in turn; see [`ablate`].
+    /// Which heads and layers are taken away in turn; see [`ablate`].
     pub ablate: Ablate,
-    /// Decides the random sequences.
+    /// Decides the random sequences, and what is resampled.
     pub seed: u64,
 }
 
-/// Which heads are ablated.
+/// What is ablated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Ablate {
     /// None.
     #[default]
     Nothing,
     /// These.
-    Heads(Vec<HeadId>),
-    /// Every one.
+    Parts(Vec<Part>),
+    /// Every head and every layer.
     All,
 }
 
@@ -82,7 +83,7 @@ const BINS: usize = 256;
 /// Inspects every head of a model, called `name`, on some texts.
 ///
 /// # Errors
-/// When the model is no decoder, there is no text, one does not fit the model, a head to ablate does not exist, or a computed number is not
+/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate does not exist, or a computed number is not
 /// finite.
 pub fn inspect(
     model: &Model,
@@ -94,9 +95,14 @@ pub fn inspect(
     let (began, decoder) = (Instant::now(), decoder(model)?);
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
-    let ablated = ablated(decoder, &options.ablate)?;
+    let ablated = match &options.ablate {
+        Ablate::Nothing => Vec::new(),
+        Ablate::Parts(parts) => parts.clone(),
+        Ablate::All => Part::all(decoder),
+    };
+    ablated.iter().try_for_each(|part| part.heads(decoder).map(|_| ()))?;
     let sequences = if options.scores { scores::SEQUENCES } else { 0 };
-    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 2 * ablated.len();
+    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
     let mut steps = Steps { progress: Progress { doing: "reading", done: 0, steps }, tell: progress };
 
     let seen = Seen::of(decoder, texts, options, &mut steps)?;
@@ -116,6 +122,7 @@ pub fn inspect(
         steps.step("looking for leaks");
     }
     let ablations = seen.ablations(decoder, texts, &ablated, &mut steps)?;
+    let of_part = |part: Part| ablations.iter().find(|(of, _)| *of == part).map(|(_, ablation)| ablation.clone());
     let kinds = seen.clusters();
     let width = seen.width;
     let of_head = |(i, (sums, detail)): (usize, (&Sums, Detail))| Head {
@@ -126,7 +133,7 @@ pub fn inspect(
         peak_logit: sums.numerics().1,
         scores: sums.scores(synthetic[i].clone()),
         cluster: Some(kinds[i]),
-        ablation: ablations.iter().find(|(id, _)| *id == (i / heads, i % heads)).map(|(_, ablation)| ablation.clone()),
+        ablation: of_part(Part::Head((i / heads, i % heads))),
         distances: sums.distances(),
         by_position: detail.profiles,
         received: detail.received.iter().map(|mass| short(f64::from(*mass))).collect(),
@@ -155,6 +162,7 @@ pub fn inspect(
         run,
         texts: texts.iter().zip(&seen.losses).map(facts).collect(),
         heads: seen.sums.iter().zip(seen.details).enumerate().map(of_head).collect(),
+        layers: (0..layers).filter_map(|layer| Some(Layer { layer, ablation: of_part(Part::Layer(layer))? })).collect(),
         bins: Bins { count: first.tokens.len().div_ceil(width), width },
         position_loss,
     };
@@ -162,23 +170,13 @@ pub fn inspect(
     Ok(report)
 }
 
-/// The heads to ablate, each checked.
-fn ablated(decoder: &Decoder, which: &Ablate) -> Result<Vec<HeadId>> {
-    let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
-    match which {
-        Ablate::Nothing => Ok(Vec::new()),
-        Ablate::All => Ok((0..layers * heads).map(|i| (i / heads, i % heads)).collect()),
-        Ablate::Heads(ids) => ids.iter().map(|id| ablate::check(decoder, *id).map(|()| *id)).collect(),
-    }
-}
-
 /// What was seen of all texts.
 struct Seen {
     losses: Vec<Vec<f32>>,
     sums: Vec<Sums>,
     details: Vec<Detail>,
-    /// What every head gives in the mean.
-    outputs: Vec<Vec<f32>>,
+    /// What heads give, where something is ablated.
+    outputs: Option<Outputs>,
     /// Positions of a bin.
     width: usize,
 }
@@ -191,7 +189,8 @@ impl Seen {
         let first_token = std::iter::once(0..1).collect();
         let what = &Inspect { first: options.first_tokens, recent: options.recent_tokens, top: options.top, ranges: first_token };
         let (mut sums, mut details, mut losses) = (vec![Sums::default(); all], Vec::new(), Vec::new());
-        let mut outputs = vec![vec![0.0; config.head_dim]; all];
+        let wanted = options.ablate != Ablate::Nothing;
+        let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
         let width = texts[0].tokens.len().div_ceil(BINS);
         for (i, text) in texts.iter().enumerate() {
             losses.push(decoder.observe(
@@ -199,36 +198,30 @@ impl Seen {
                 &mut Watch {
                     what,
                     sums: &mut sums,
-                    outputs: (options.ablate != Ablate::Nothing).then_some(&mut outputs),
+                    outputs: outputs.as_mut(),
                     details: (i == 0).then_some((&mut details, width)),
                     step: &mut || steps.step("reading"),
                 },
             )?);
+            outputs.iter_mut().for_each(|outputs| outputs.begin += text.tokens.len());
         }
-        let rows = texts.iter().map(|text| text.tokens.len()).sum::<usize>() as f64;
-        let outputs = outputs.iter().map(|sums| sums.iter().map(|sum| (sum / rows) as f32).collect()).collect();
         Ok(Seen { losses, sums, details, outputs, width })
     }
 
-    fn ablations(
-        &self,
-        decoder: &Decoder,
-        texts: &[Text],
-        heads: &[HeadId],
-        steps: &mut Steps<'_>,
-    ) -> Result<Vec<(HeadId, Ablation)>> {
-        let whole = ablate::mean(self.losses.iter().flatten().copied());
-        let mut change = |head: HeadId, replace| {
-            let loss = ablate::loss(decoder, texts, &[head], replace)?;
-            steps.step("ablating heads");
+    fn ablations(&self, decoder: &Decoder, texts: &[Text], parts: &[Part], steps: &mut Steps<'_>) -> Result<Vec<(Part, Ablation)>> {
+        let Some(outputs) = &self.outputs else { return Ok(Vec::new()) };
+        let (whole, means) = (ablate::mean(self.losses.iter().flatten().copied()), outputs.means());
+        let mut change = |part: Part, replace| {
+            let loss = ablate::loss(decoder, texts, &part.heads(decoder)?, replace)?;
+            steps.step("ablating");
             Ok::<_, Error>(short(loss - whole))
         };
-        let mut all = Vec::new();
-        for head in heads {
-            let (zero, mean) = (change(*head, Replace::Zero)?, change(*head, Replace::Mean(&self.outputs))?);
-            all.push((*head, Ablation { zero, mean }));
-        }
-        Ok(all)
+        let mut of = |part: Part| {
+            let (zero, mean) = (change(part, Replace::Zero)?, change(part, Replace::Mean(&means))?);
+            let resample = change(part, Replace::Resample(&outputs.samples))?;
+            Ok((part, Ablation { zero, mean, resample }))
+        };
+        parts.iter().map(|part| of(*part)).collect()
     }
 
     /// By the finest maps of at most 32 rows, or the coarsest.
@@ -273,6 +266,9 @@ fn labels(tokens: usize, options: &Options) -> Vec<String> {
     ];
     if block > 1 {
         labels.push(format!("Maps of the first text are pooled: the finest has {block} by {block} tokens in a cell."));
+    }
+    if options.ablate != Ablate::Nothing {
+        labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
     }
     if options.scores {
         labels.push("Duplicate, induction and retrieval scores are means over random sequences, not over the texts.".to_owned());

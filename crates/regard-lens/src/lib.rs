@@ -22,7 +22,7 @@
 //!
 //! - [`inspect()`]: everything of a model and some texts, as a [`Report`];
 //! - [`scores`]: what each head looks for, on sequences made for it;
-//! - [`ablate`]: the loss without a head, and the curve of pruning;
+//! - [`ablate`]: the loss without a head or a layer, and the curve of pruning; [`resample`]: one way to take them away;
 //! - [`leaks`]: whether a position sees what it must not;
 //! - [`clusters`]: heads that attend alike;
 //! - [`rollout`]: attention through all layers, an approximation.
@@ -39,6 +39,7 @@ mod levels;
 mod means;
 mod random;
 pub mod report;
+pub mod resample;
 pub mod rollout;
 pub mod scores;
 mod svg;

@@ -21,6 +21,8 @@ pub struct Report {
     pub texts: Vec<TextFacts>,
     /// Every head of every layer.
     pub heads: Vec<Head>,
+    /// What the loss becomes without all heads of a layer, of each that was ablated.
+    pub layers: Vec<Layer>,
     /// The positions of the profiles of the first text.
     pub bins: Bins,
     /// The first text's loss in these bins, nats; null where no token of a bin has one.
@@ -153,13 +155,24 @@ pub struct HeadScores {
     pub retrieval: Option<f64>,
 }
 
+/// A layer without its attention.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// Which.
+    pub layer: usize,
+    /// What the loss becomes.
+    pub ablation: Ablation,
+}
+
 /// The change of the mean loss, nats per token; see [`ablate`](crate::ablate).
 #[derive(Clone, Debug, Serialize)]
 pub struct Ablation {
-    /// When the head gives zeros.
+    /// When the head, or each of the layer, gives zeros.
     pub zero: f64,
     /// When it gives its mean.
     pub mean: f64,
+    /// When it gives in each position what it gives in another.
+    pub resample: f64,
 }
 
 /// Profiles along the first text: means over the rows of each bin.

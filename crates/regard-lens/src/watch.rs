@@ -1,11 +1,12 @@
 //! Looks on as a decoder reads a text, and keeps what the report needs.
 
 use regard::{Element, Facts, Grid, Inspect, View};
-use regard_nn::{Attending, Observer};
+use regard_nn::{Attending, Decoder, Observer};
 
 use crate::levels::{Level, block, words};
 use crate::means::{Sums, profiles};
 use crate::report::{Profiles, Top};
+use crate::resample::Samples;
 
 /// Tokens of a text whose largest weights are kept.
 const MOST_WITH_TOP: usize = 2048;
@@ -20,13 +21,45 @@ pub(crate) struct Detail {
     pub(crate) top: Option<Top>,
 }
 
+/// What heads give, before the output projection, in all positions of the texts that were read.
+pub(crate) struct Outputs {
+    /// Sums over positions, `[layers · heads, dim]`.
+    sums: Vec<Vec<f64>>,
+    pub(crate) samples: Samples,
+    /// Positions of the texts before this one.
+    pub(crate) begin: usize,
+}
+
+impl Outputs {
+    pub(crate) fn new(decoder: &Decoder, samples: Samples) -> Self {
+        let config = decoder.config();
+        let sums = vec![vec![0.0; config.head_dim]; config.layers.len() * config.num_attention_heads];
+        Outputs { sums, samples, begin: 0 }
+    }
+
+    fn add<T: Element>(&mut self, layer: usize, rows: &[T], [heads, dim]: [usize; 2]) {
+        let (mut row, n) = (vec![0.0; heads * dim], rows.len() / (heads * dim));
+        for out in rows.chunks_exact(heads * dim) {
+            T::widen(out, &mut row);
+            let of_heads = self.sums[layer * heads..].iter_mut().zip(row.chunks_exact(dim));
+            of_heads.for_each(|(sums, x)| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x)));
+        }
+        self.samples.keep(layer, self.begin, rows, n);
+    }
+
+    /// The mean over all positions, of each head.
+    pub(crate) fn means(&self) -> Vec<Vec<f32>> {
+        self.sums.iter().map(|sums| sums.iter().map(|sum| (sum / self.begin.max(1) as f64) as f32).collect()).collect()
+    }
+}
+
 /// An observer of one text.
 pub(crate) struct Watch<'a> {
     pub(crate) what: &'a Inspect,
     /// Of every head, layer-major.
     pub(crate) sums: &'a mut [Sums],
-    /// Sums of what heads give, `[layers · heads, dim]`, where they are wanted.
-    pub(crate) outputs: Option<&'a mut [Vec<f64>]>,
+    /// What heads give, where it is wanted.
+    pub(crate) outputs: Option<&'a mut Outputs>,
     /// Of every head, where they are wanted, and the width of bins.
     pub(crate) details: Option<(&'a mut Vec<Detail>, usize)>,
     /// Called after each layer.
@@ -42,12 +75,7 @@ impl Observer for Watch<'_> {
             sums.add(&facts, attending.lse, self.what.recent, (head, n));
         }
         if let Some(outputs) = &mut self.outputs {
-            let mut row = vec![0.0; heads * dim];
-            for out in attending.out.chunks_exact(heads * dim) {
-                T::widen(out, &mut row);
-                let of_heads = outputs[layer * heads..].iter_mut().zip(row.chunks_exact(dim));
-                of_heads.for_each(|(sums, x)| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x)));
-            }
+            outputs.add(layer, attending.out, [heads, dim]);
         }
         if let Some((details, width)) = &mut self.details {
             details.extend(detail(&attending, &facts, *width)?);

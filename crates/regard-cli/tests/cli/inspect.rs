@@ -62,10 +62,15 @@ fn all_outputs_of_several_texts_at_once() {
 
 #[test]
 fn heads_are_ablated_where_they_are_named() {
-    let output = inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=0.0", "--json", "-"]);
+    let output = inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=0.0", "--ablate=3", "--json", "-"]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let measured: Vec<usize> = (0..48).filter(|i| report["heads"][i]["ablation"]["zero"].is_number()).collect();
     assert_eq!(measured, [0, 21]);
+    assert!(measured.iter().all(|i| report["heads"][i]["ablation"]["resample"].is_number()));
+    assert_eq!((report["layers"].as_array().unwrap().len(), &report["layers"][0]["layer"]), (1, &3.into()));
+    assert!(report["layers"][0]["ablation"]["resample"].is_number());
+    let text = stdout(&inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=3"]));
+    assert!(text.contains("loss if resampled") && text.matches("  of a layer    3 ").count() == 3, "{text}");
 }
 
 #[test]
@@ -76,9 +81,10 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
+        (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
         (&["--ablate=two", TEXT], "--ablate is \"two\" and must be LAYER.HEAD"),
         (&[&long], "the model's context is 512 tokens: shorten the text"),
         (&["a"], "and needs at least 2"),

@@ -1,5 +1,6 @@
 //! Facts and scores of heads that were built to do one thing each.
 
+use regard_lens::ablate::Part;
 use regard_lens::{Ablate, Options, Report, inspect};
 
 use crate::built::{Weights, twice};
@@ -77,12 +78,19 @@ fn ablation_finds_the_head_that_predicts() {
     let change = |i: usize| report.heads[i].ablation.clone().unwrap();
     assert!(change(2).zero > 0.5 && change(2).mean > 0.5, "{:?}", change(2));
     assert!(change(0).zero > 0.5, "the induction head reads what 0.0 writes: {:?}", change(0));
-    assert_eq!([change(1).zero, change(3).zero, change(1).mean], [0.0; 3]);
-    let some = Options { scores: false, ablate: Ablate::Heads(vec![(1, 0)]), ..Options::default() };
-    let some = inspect_again(&some);
-    assert!(some.heads[2].ablation.is_some() && some.heads.iter().filter(|head| head.ablation.is_some()).count() == 1);
+    assert!(change(0).resample > 0.5 && change(2).resample > 0.5, "{:?} {:?}", change(0), change(2));
+    assert_eq!([change(1).zero, change(3).zero, change(1).mean, change(1).resample, change(3).resample], [0.0; 5]);
+    // Each layer has one head that gives anything.
+    let layers: Vec<_> =
+        report.layers.iter().map(|layer| [layer.ablation.zero, layer.ablation.mean, layer.ablation.resample]).collect();
+    let heads: Vec<_> = [0, 2].map(change).iter().map(|head| [head.zero, head.mean, head.resample]).collect();
+    assert_eq!(layers, heads);
 }
 
-fn inspect_again(options: &Options) -> Report {
-    report(options)
+#[test]
+fn parts_are_ablated_where_they_are_named() {
+    let parts = vec![Part::Head((1, 0)), Part::Layer(1)];
+    let some = report(&Options { scores: false, ablate: Ablate::Parts(parts), ..Options::default() });
+    assert!(some.heads[2].ablation.is_some() && some.heads.iter().filter(|head| head.ablation.is_some()).count() == 1);
+    assert!(some.layers.len() == 1 && some.layers[0].layer == 1);
 }
