@@ -1,6 +1,7 @@
 //! `regard inspect`: what every attention head of a model does on some texts.
 
 mod output;
+mod patch;
 mod summary;
 
 use std::error::Error;
@@ -50,6 +51,13 @@ pub(crate) struct Inspect {
     /// times
     #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     ablate: Vec<String>,
+    /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
+    #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
+        conflicts_with_all = ["text", "file", "out", "svg", "ablate", "first", "recent", "seed"])]
+    patch: Option<Vec<String>>,
+    /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
+    #[arg(long, value_name = "TEXT", requires = "patch")]
+    answer: Option<String>,
     /// Tokens at the beginning that count as sinks
     #[arg(long, value_name = "N", default_value_t = 4)]
     first: usize,
@@ -68,13 +76,15 @@ the forest, and there she met an old woman. \"Good day,\" said the old woman. \"
 
 impl Inspect {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
+        if let Some([clean, corrupt]) = self.patch.as_deref() {
+            return patch::execute(&self, [clean, corrupt]);
+        }
         let options = self.options()?;
         // Places are taken before the work begins.
         let outputs = [&self.out, &self.json, &self.csv, &self.svg].map(|path| path.as_deref().map(Output::open).transpose());
         let [html, json, csv, svg] = outputs;
         let (html, json, csv, svg) = (html?, json?, csv?, svg?);
-        let name = self.model.as_deref().map_or_else(|| "story".to_owned(), file_name);
-        let model = place::model(self.model.as_deref(), &self.precision)?;
+        let (name, model) = self.model()?;
         let texts = self.texts(&model)?;
         let bar = Bar::new();
         let report = regard_lens::inspect(&model, &name, &texts, &options, &mut |progress| bar.show(progress))?;
@@ -109,6 +119,12 @@ impl Inspect {
             given => Ablate::Parts(given.iter().map(part).collect::<Result<_, _>>()?),
         };
         Ok(Options { first_tokens: self.first, recent_tokens: self.recent, seed: self.seed, ablate, ..Options::default() })
+    }
+
+    /// The model, and what it is called.
+    fn model(&self) -> Result<(String, Model), Box<dyn Error>> {
+        let name = self.model.as_deref().map_or_else(|| "story".to_owned(), file_name);
+        Ok((name, place::model(self.model.as_deref(), &self.precision)?))
     }
 
     /// The text of the command line, then those of the files.

@@ -8,6 +8,7 @@ use regard_nn::{Decoder, Model};
 use crate::ablate::{self, Part, Replace};
 use crate::clusters::{ALIKE, clusters, similarities};
 use crate::means::{Sums, binned};
+use crate::progress::{Progress, Steps};
 use crate::report::{Ablation, Bins, Head, HeadScores, Layer, ModelFacts, Report, Run, TextFacts, short};
 use crate::resample::Samples;
 use crate::text::decoder;
@@ -52,31 +53,6 @@ impl Default for Options {
     }
 }
 
-/// How far an inspection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub doing: &'static str,
-    /// Steps done.
-    pub done: usize,
-    /// Steps in all.
-    pub steps: usize,
-}
-
-/// Counts steps.
-struct Steps<'a> {
-    progress: Progress,
-    tell: &'a mut (dyn FnMut(Progress) + Send),
-}
-
-impl Steps<'_> {
-    fn step(&mut self, doing: &'static str) {
-        self.progress.doing = doing;
-        self.progress.done += 1;
-        (self.tell)(self.progress);
-    }
-}
-
 /// Positions of a profile, at most.
 const BINS: usize = 256;
 
@@ -103,7 +79,7 @@ pub fn inspect(
     ablated.iter().try_for_each(|part| part.heads(decoder).map(|_| ()))?;
     let sequences = if options.scores { scores::SEQUENCES } else { 0 };
     let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
-    let mut steps = Steps { progress: Progress { doing: "reading", done: 0, steps }, tell: progress };
+    let mut steps = Steps::new(steps, progress);
 
     let seen = Seen::of(decoder, texts, options, &mut steps)?;
     let synthetic = match options.scores {
@@ -234,7 +210,7 @@ impl Seen {
     }
 }
 
-fn model_facts(decoder: &Decoder, name: &str) -> ModelFacts {
+pub(crate) fn model_facts(decoder: &Decoder, name: &str) -> ModelFacts {
     let config = decoder.config();
     ModelFacts {
         name: name.to_owned(),

@@ -23,6 +23,7 @@
 //! - [`inspect()`]: everything of a model and some texts, as a [`Report`];
 //! - [`scores`]: what each head looks for, on sequences made for it;
 //! - [`ablate`]: the loss without a head or a layer, and the curve of pruning; [`resample`]: one way to take them away;
+//! - [`patch`]: which heads and positions make two prompts answer differently;
 //! - [`leaks`]: whether a position sees what it must not;
 //! - [`clusters`]: heads that attend alike;
 //! - [`rollout`]: attention through all layers, an approximation.
@@ -37,6 +38,8 @@ mod inspect;
 pub mod leaks;
 mod levels;
 mod means;
+pub mod patch;
+mod progress;
 mod random;
 pub mod report;
 pub mod resample;
@@ -47,6 +50,7 @@ mod text;
 mod watch;
 
 pub use error::{Error, Result};
-pub use inspect::{Ablate, Options, Progress, inspect};
+pub use inspect::{Ablate, Options, inspect};
+pub use progress::Progress;
 pub use report::Report;
 pub use text::Text;

@@ -74,6 +74,24 @@ fn heads_are_ablated_where_they_are_named() {
 }
 
 #[test]
+fn prompts_are_patched() {
+    let (clean, corrupt) = ("The king said to the queen", "The king said to the witch");
+    let patched = |arguments: &[&str]| inspect(&[&["--patch", clean, corrupt], arguments].concat());
+    let dir = tempfile::tempdir().unwrap();
+    let csv = dir.path().join("patches.csv").to_str().unwrap().to_owned();
+    let all: Value = serde_json::from_str(&stdout(&patched(&["--json", "-", "--csv", &csv]))).unwrap();
+    let n = all["clean"]["tokens"].as_array().unwrap().len();
+    assert_eq!((&all["format"], all["answer"].as_array().unwrap().len()), (&"regard-patch/1".into(), 1));
+    assert_eq!([all["heads"].as_array().unwrap().len(), all["layers"].as_array().unwrap().len()], [6, 6]);
+    assert_eq!(fs::read_to_string(csv).unwrap().lines().count(), 1 + 48 + 6 + 6 * n);
+    // The prompts differ in the last token, so its stream before the first block is all of the difference, and the others' none.
+    let before = all["residual"][0].as_array().unwrap();
+    assert!(before[n - 1] == 1.0 && before[..n - 1].iter().all(|share| *share == 0.0), "{before:?}");
+    let text = stdout(&patched(&["--answer", " and"]));
+    assert!(text.contains("answer      \" and\"") && text.contains("before 0 at"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_before_the_work() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
@@ -81,11 +99,14 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
         (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
         (&["--ablate=two", TEXT], "--ablate is \"two\" and must be LAYER.HEAD"),
+        (&["--patch", "The king", "The king"], "the clean and the corrupt prompt are the same tokens"),
+        (&["--patch", "The king", "The old king said"], "the clean prompt has"),
+        (&["--patch", "The king", "The witch", "--answer", ""], "the answer \"\" adds no tokens"),
         (&[&long], "the model's context is 512 tokens: shorten the text"),
         (&["a"], "and needs at least 2"),
         (&[TEXT, "--out", nowhere.to_str().unwrap()], "cannot write"),

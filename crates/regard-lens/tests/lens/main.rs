@@ -6,4 +6,5 @@ mod built;
 mod heads;
 mod leaks;
 mod output;
+mod patching;
 mod transformers;
