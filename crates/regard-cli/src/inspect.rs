@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use regard_lens::ablate::Part;
-use regard_lens::{Ablate, Options, Progress, Report, Text};
+use regard_lens::{Ablate, NamedRange, Options, Progress, Report, Text};
 use regard_nn::Model;
 
 use self::output::Output;
@@ -51,9 +51,12 @@ pub(crate) struct Inspect {
     /// times
     #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     ablate: Vec<String>,
+    /// Tell the mass of every head on these tokens of the first text, or on those that hold this piece of it; may be given several times
+    #[arg(long, value_name = "NAME=START..END|NAME=PIECE")]
+    range: Vec<String>,
     /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
     #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
-        conflicts_with_all = ["text", "file", "out", "svg", "ablate", "first", "recent", "seed"])]
+        conflicts_with_all = ["text", "file", "out", "svg", "ablate", "range", "first", "recent", "seed"])]
     patch: Option<Vec<String>>,
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
@@ -79,13 +82,14 @@ impl Inspect {
         if let Some([clean, corrupt]) = self.patch.as_deref() {
             return patch::execute(&self, [clean, corrupt]);
         }
-        let options = self.options()?;
+        let mut options = self.options()?;
         // Places are taken before the work begins.
         let outputs = [&self.out, &self.json, &self.csv, &self.svg].map(|path| path.as_deref().map(Output::open).transpose());
         let [html, json, csv, svg] = outputs;
         let (html, json, csv, svg) = (html?, json?, csv?, svg?);
         let (name, model) = self.model()?;
         let texts = self.texts(&model)?;
+        options.ranges = self.range.iter().map(|given| NamedRange::parse(given, &texts[0])).collect::<Result<_, _>>()?;
         let bar = Bar::new();
         let report = regard_lens::inspect(&model, &name, &texts, &options, &mut |progress| bar.show(progress))?;
         bar.0.finish_and_clear();

@@ -12,6 +12,10 @@ impl Report {
     /// of it.
     pub fn csv(&self) -> String {
         let mut text = NAMES.to_owned();
+        for range in &self.run.ranges {
+            let name = range.name.replace('"', "\"\"");
+            text.push_str(&format!(",\"range {name}\",\"range {name} last\""));
+        }
         text.push('\n');
         for head in &self.heads {
             let layer = self.layers.iter().find(|layer| layer.layer == head.layer).map(|layer| &layer.ablation);
@@ -31,5 +35,6 @@ fn line(head: &Head, layer: Option<&Ablation>) -> String {
     let number = |x: Option<f64>| x.map_or_else(String::new, |x| x.to_string());
     let numbers = |of: &[Option<f64>]| of.iter().map(|x| number(*x)).collect::<Vec<_>>().join(",");
     let cluster = head.cluster.map_or_else(String::new, |cluster| cluster.to_string());
-    format!("{},{},{},{},{cluster},{}\n", head.layer, head.head, numbers(&means), numbers(&scores), numbers(&ablation))
+    let ranges: String = head.ranges.iter().map(|range| format!(",{},{}", range.mass, range.last)).collect();
+    format!("{},{},{},{},{cluster},{}{ranges}\n", head.layer, head.head, numbers(&means), numbers(&scores), numbers(&ablation))
 }

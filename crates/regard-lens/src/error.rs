@@ -32,6 +32,9 @@ pub enum Error {
     /// A head that the model does not have.
     #[error("there is no head {given} in layer {layer}: each layer has heads 0 to {last}")]
     Head { layer: usize, given: usize, last: usize },
+    /// A range that is not of the first text.
+    #[error("the range {given:?} {why}")]
+    Range { given: String, why: String },
     /// Prompts whose positions do not correspond.
     #[error(
         "the clean prompt has {clean} tokens and the corrupt one {corrupt}: what is patched goes from a position to the same position, so they \

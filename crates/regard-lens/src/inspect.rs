@@ -9,7 +9,8 @@ use crate::ablate::{self, Part, Replace};
 use crate::clusters::{ALIKE, clusters, similarities};
 use crate::means::{Sums, binned};
 use crate::progress::{Progress, Steps};
-use crate::report::{Ablation, Bins, Head, HeadScores, Layer, ModelFacts, Report, Run, TextFacts, short};
+use crate::ranges::{self, NamedRange};
+use crate::report::{Ablation, Bins, Head, HeadScores, Layer, ModelFacts, RangeFacts, Report, Run, TextFacts, short};
 use crate::resample::Samples;
 use crate::text::decoder;
 use crate::watch::{Detail, Outputs, Watch};
@@ -24,6 +25,8 @@ pub struct Options {
     pub recent_tokens: usize,
     /// How many of the largest weights each row names.
     pub top: usize,
+    /// Ranges of the first text on which the mass of every head is measured.
+    pub ranges: Vec<NamedRange>,
     /// Whether heads are scored on sequences made for it; see [`scores`].
     pub scores: bool,
     /// Whether leaks are looked for; see [`leaks`].
@@ -49,7 +52,16 @@ pub enum Ablate {
 impl Default for Options {
     fn default() -> Self {
         let Inspect { first, recent, .. } = Inspect::default();
-        Options { first_tokens: first, recent_tokens: recent, top: 8, scores: true, leaks: true, ablate: Ablate::Nothing, seed: 0 }
+        Options {
+            first_tokens: first,
+            recent_tokens: recent,
+            top: 8,
+            ranges: Vec::new(),
+            scores: true,
+            leaks: true,
+            ablate: Ablate::Nothing,
+            seed: 0,
+        }
     }
 }
 
@@ -59,7 +71,7 @@ const BINS: usize = 256;
 /// Inspects every head of a model, called `name`, on some texts.
 ///
 /// # Errors
-/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate does not exist, or a computed number is not
+/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate or a range does not exist, or a computed number is not
 /// finite.
 pub fn inspect(
     model: &Model,
@@ -71,6 +83,7 @@ pub fn inspect(
     let (began, decoder) = (Instant::now(), decoder(model)?);
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
+    ranges::check(&options.ranges, first)?;
     let ablated = match &options.ablate {
         Ablate::Nothing => Vec::new(),
         Ablate::Parts(parts) => parts.clone(),
@@ -111,6 +124,7 @@ pub fn inspect(
         cluster: Some(kinds[i]),
         ablation: of_part(Part::Head((i / heads, i % heads))),
         distances: sums.distances(),
+        ranges: detail.ranges,
         by_position: detail.profiles,
         received: detail.received.iter().map(|mass| short(f64::from(*mass))).collect(),
         maps: detail.levels.iter().map(|level| level.map()).collect(),
@@ -124,6 +138,7 @@ pub fn inspect(
         first_tokens: options.first_tokens,
         recent_tokens: options.recent_tokens,
         top: options.top,
+        ranges: options.ranges.iter().map(range_facts).collect(),
         labels,
     };
     let position_loss = position_loss(&seen.losses[0], width);
@@ -161,9 +176,15 @@ impl Seen {
     fn of(decoder: &Decoder, texts: &[Text], options: &Options, steps: &mut Steps<'_>) -> Result<Self> {
         let config = decoder.config();
         let all = config.layers.len() * config.num_attention_heads;
-        // The first range of the facts is the first token.
-        let first_token = std::iter::once(0..1).collect();
-        let what = &Inspect { first: options.first_tokens, recent: options.recent_tokens, top: options.top, ranges: first_token };
+        // The first range of the facts is the first token; the first text has named ones beside.
+        let first_token = Inspect {
+            first: options.first_tokens,
+            recent: options.recent_tokens,
+            top: options.top,
+            ranges: std::iter::once(0..1).collect(),
+        };
+        let mut with_named = first_token.clone();
+        with_named.ranges.extend(options.ranges.iter().map(|range| range.tokens.clone()));
         let (mut sums, mut details, mut losses) = (vec![Sums::default(); all], Vec::new(), Vec::new());
         let wanted = options.ablate != Ablate::Nothing;
         let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
@@ -172,7 +193,7 @@ impl Seen {
             losses.push(decoder.observe(
                 &text.tokens,
                 &mut Watch {
-                    what,
+                    what: if i == 0 { &with_named } else { &first_token },
                     sums: &mut sums,
                     outputs: outputs.as_mut(),
                     details: (i == 0).then_some((&mut details, width)),
@@ -208,6 +229,10 @@ impl Seen {
         let cells: Vec<&[f32]> = maps.iter().map(|map| &map.cells[..]).collect();
         clusters(&similarities(&cells, edge), ALIKE)
     }
+}
+
+fn range_facts(NamedRange { name, tokens }: &NamedRange) -> RangeFacts {
+    RangeFacts { name: name.clone(), start: tokens.start, end: tokens.end }
 }
 
 pub(crate) fn model_facts(decoder: &Decoder, name: &str) -> ModelFacts {

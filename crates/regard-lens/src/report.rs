@@ -70,6 +70,19 @@ pub struct Run {
     pub top: usize,
     /// A sentence for everything that is sampled or approximate.
     pub labels: Vec<String>,
+    /// Ranges of the first text on which the mass of every head is measured.
+    pub ranges: Vec<RangeFacts>,
+}
+
+/// A named range of tokens of the first text.
+#[derive(Clone, Debug, Serialize)]
+pub struct RangeFacts {
+    /// What it is called.
+    pub name: String,
+    /// Its first token.
+    pub start: usize,
+    /// The first token after it.
+    pub end: usize,
 }
 
 /// A text and how surprising its tokens are.
@@ -106,6 +119,8 @@ pub struct Head {
     pub ablation: Option<Ablation>,
     /// The mass at distance 0, 1, 2–3, 4–7, …: means over all rows, which sum to 1.
     pub distances: Vec<f64>,
+    /// The mass on each range of [`Run::ranges`].
+    pub ranges: Vec<RangeMass>,
     /// Profiles along the first text.
     pub by_position: Profiles,
     /// The mean mass that a key of each bin of the first text receives.
@@ -173,6 +188,15 @@ pub struct Ablation {
     pub mean: f64,
     /// When it gives in each position what it gives in another.
     pub resample: f64,
+}
+
+/// The mass of a head on a range of the first text's tokens.
+#[derive(Clone, Debug, Serialize)]
+pub struct RangeMass {
+    /// The mean over the rows from the range's last token on, which have all of it before them.
+    pub mass: f64,
+    /// Of the text's last row, from which the next token is predicted.
+    pub last: f64,
 }
 
 /// Profiles along the first text: means over the rows of each bin.

@@ -1,11 +1,13 @@
 //! Looks on as a decoder reads a text, and keeps what the report needs.
 
+use std::ops::Range;
+
 use regard::{Element, Facts, Grid, Inspect, View};
 use regard_nn::{Attending, Decoder, Observer};
 
 use crate::levels::{Level, block, words};
 use crate::means::{Sums, profiles};
-use crate::report::{Profiles, Top};
+use crate::report::{Profiles, RangeMass, Top, short};
 use crate::resample::Samples;
 
 /// Tokens of a text whose largest weights are kept.
@@ -19,6 +21,8 @@ pub(crate) struct Detail {
     pub(crate) received: Vec<f32>,
     pub(crate) levels: Vec<Level>,
     pub(crate) top: Option<Top>,
+    /// The mass on each named range.
+    pub(crate) ranges: Vec<RangeMass>,
 }
 
 /// What heads give, before the output projection, in all positions of the texts that were read.
@@ -78,7 +82,7 @@ impl Observer for Watch<'_> {
             outputs.add(layer, attending.out, [heads, dim]);
         }
         if let Some((details, width)) = &mut self.details {
-            details.extend(detail(&attending, &facts, *width)?);
+            details.extend(detail(&attending, &facts, *width, self.what)?);
         }
         (self.step)();
         Ok(())
@@ -86,7 +90,7 @@ impl Observer for Watch<'_> {
 }
 
 /// The details of all heads of a layer.
-fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize) -> regard_nn::Result<Vec<Detail>> {
+fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize, what: &Inspect) -> regard_nn::Result<Vec<Detail>> {
     let (plan, shape) = (attending.plan, attending.plan.shape());
     let (heads, n) = (shape.q_heads, shape.q_len);
     let lse = View::new(attending.lse, [1, heads, n, 1])?;
@@ -102,9 +106,22 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize)
             received: received.map(|(bin, mean)| mean * n as f32 / keys(bin)).collect(),
             levels: Level::new(n, edge, map[head * cells..][..cells].to_vec()).pyramid(),
             top: (n <= MOST_WITH_TOP).then(|| top(facts, head, n)),
+            ranges: ranges(facts, (head, n), what),
         }
     };
     Ok((0..heads).map(of_head).collect())
+}
+
+/// The mass on the named ranges, which follow that of the first token.
+fn ranges(facts: &Facts, (head, n): (usize, usize), what: &Inspect) -> Vec<RangeMass> {
+    let all = what.ranges.len();
+    let mass = |range: usize, row: usize| f64::from(facts.ranges.data()[(head * n + row) * all + range]);
+    let of = |(i, range): (usize, &Range<usize>)| {
+        let rows = range.end - 1..n;
+        let mean = rows.clone().map(|row| mass(i, row)).sum::<f64>() / rows.len() as f64;
+        RangeMass { mass: short(mean), last: short(mass(i, n - 1)) }
+    };
+    what.ranges.iter().enumerate().skip(1).map(of).collect()
 }
 
 fn top(facts: &Facts, head: usize, n: usize) -> Top {

@@ -50,6 +50,11 @@ pub(super) fn of(report: &Report) -> String {
         line(format!("{name:<16}{}", best(&report.heads, |head| score(&head.scores), LEAST)));
     }
     line(format!("{:<16}{}", "sinks", best(&report.heads, |head| Some(head.means.sink), LEAST)));
+    for (i, range) in run.ranges.iter().enumerate() {
+        let on = format!("on {:?}, tokens {}..{}", range.name, range.start, range.end);
+        line(format!("{:<16}{}", on, best(&report.heads, |head| Some(head.ranges[i].mass), 0.0)));
+        line(format!("{:<16}{}", "  from the end", best(&report.heads, |head| Some(head.ranges[i].last), 0.0)));
+    }
     let clusters = report.heads.iter().filter_map(|head| head.cluster).max().map_or(0, |last| last + 1);
     line(format!("{:<16}{} heads attend in {clusters} ways", "alike", report.heads.len()));
     for (name, change) in ABLATIONS {

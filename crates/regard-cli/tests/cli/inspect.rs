@@ -74,6 +74,22 @@ fn heads_are_ablated_where_they_are_named() {
 }
 
 #[test]
+fn ranges_have_names_and_masses() {
+    let arguments = [TEXT, "--range", "start=0..3", "--range", "heir=a daughter", "--csv", "-"];
+    let csv = stdout(&inspect(&arguments));
+    assert!(csv.lines().next().unwrap().ends_with(r#","range start","range start last","range heir","range heir last""#), "{csv}");
+    let text = stdout(&inspect(&arguments[..5]));
+    assert!(text.contains("on \"heir\", tokens ") && text.contains("  from the end"), "{text}");
+    let report: Value = serde_json::from_str(&stdout(&inspect(&[&arguments[..5], &["--json", "-"]].concat()))).unwrap();
+    let range = &report["run"]["ranges"][1];
+    let at = |end: &str| range[end].as_u64().unwrap() as usize;
+    let tokens = report["texts"][0]["tokens"].as_array().unwrap();
+    let held: String = tokens[at("start")..at("end")].iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!((range["name"].as_str(), held.trim()), (Some("heir"), "a daughter"));
+    assert!(report["heads"].as_array().unwrap().iter().all(|head| head["ranges"][0]["mass"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
 fn prompts_are_patched() {
     let (clean, corrupt) = ("The king said to the queen", "The king said to the witch");
     let patched = |arguments: &[&str]| inspect(&[&["--patch", clean, corrupt], arguments].concat());
@@ -99,11 +115,14 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
         (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
         (&["--ablate=two", TEXT], "--ablate is \"two\" and must be LAYER.HEAD"),
+        (&[TEXT, "--range", "a=2..99"], "the range \"a=2..99\" is not one token or more of the text \"command line\""),
+        (&[TEXT, "--range", "a=princess"], "names a piece that is not in the text"),
+        (&[TEXT, "--range", "a=1..2", "--range", "a=2..3"], "has the name of another"),
         (&["--patch", "The king", "The king"], "the clean and the corrupt prompt are the same tokens"),
         (&["--patch", "The king", "The old king said"], "the clean prompt has"),
         (&["--patch", "The king", "The witch", "--answer", ""], "the answer \"\" adds no tokens"),

@@ -1,7 +1,7 @@
 //! Facts and scores of heads that were built to do one thing each.
 
 use regard_lens::ablate::Part;
-use regard_lens::{Ablate, Options, Report, inspect};
+use regard_lens::{Ablate, NamedRange, Options, Report, inspect};
 
 use crate::built::{Weights, twice};
 
@@ -69,6 +69,28 @@ fn facts_of_a_head_that_reads_all_alike() {
     assert!(report.heads[0].means.entropy < 1e-3 && report.heads[0].means.max_weight > 0.999);
     assert_ne!(report.heads[0].cluster, head.cluster);
     assert_eq!(report.heads[0].scores.induction, None);
+}
+
+/// Of the head that reads all alike, a range of three has `3 / (q + 1)` of row q; of the one that reads the token before, all or nothing.
+#[test]
+fn masses_of_named_ranges() {
+    let named = |name: &str, tokens| NamedRange { name: name.to_owned(), tokens };
+    let ranges = vec![named("few", 5..8), named("end", 37..40), named("before the last", 38..39)];
+    let report = report(&Options { scores: false, ranges, ..Options::default() });
+    assert_eq!(report.run.ranges[1].name, "end");
+    let masses = |i: usize, range: usize| [report.heads[i].ranges[range].mass, report.heads[i].ranges[range].last];
+    let [mass, last] = masses(1, 0);
+    near(mass, (7..40).map(|q| 3.0 / f64::from(q + 1)).sum::<f64>() / 33.0, "0.1 few");
+    near(last, 3.0 / 40.0, "0.1 few from the end");
+    let [mass, last] = masses(0, 0);
+    near(mass, 2.0 / 33.0, "0.0 few"); // rows 7 and 8 read tokens 6 and 7
+    near(last, 0.0, "0.0 few from the end");
+    assert!(masses(0, 1).iter().all(|mass| (mass - 1.0).abs() < 1e-3), "one row sees all of the end: {:?}", masses(0, 1));
+    near(masses(0, 2)[0], 0.5, "0.0 before the last"); // row 39 reads it, row 38 token 37
+    near(masses(0, 2)[1], 1.0, "0.0 before the last, from the end");
+    // The score of the first token is as without ranges.
+    near(report.heads[0].scores.first.unwrap(), 1.0 / 39.0, "0.0 first");
+    near(report.heads[1].scores.first.unwrap(), (2..=40).map(|n| 1.0 / f64::from(n)).sum::<f64>() / 39.0, "0.1 first");
 }
 
 /// Without the induction head the second half of the text is as surprising as the first; the head that gives zeros is not missed.
