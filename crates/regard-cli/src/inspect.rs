@@ -44,7 +44,10 @@ pub(crate) struct Inspect {
     /// Write a line of numbers for each head; - for standard output
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw the entropy of every head; - for standard output
+    /// Write how alike any two heads attend, as a table; - for standard output
+    #[arg(long, value_name = "FILE")]
+    similarities: Option<PathBuf>,
+    /// Draw the entropy of every head, and how alike any two are; - for standard output
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Take heads and layers away in turn and tell how the loss changes: all, or --ablate=LAYER.HEAD or --ablate=LAYER; may be given several
@@ -56,7 +59,7 @@ pub(crate) struct Inspect {
     range: Vec<String>,
     /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
     #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
-        conflicts_with_all = ["text", "file", "out", "svg", "ablate", "range", "first", "recent", "seed"])]
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "ablate", "range", "first", "recent", "seed"])]
     patch: Option<Vec<String>>,
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
@@ -77,6 +80,9 @@ const TALE: &str = "Once upon a time there was a king who had three daughters, a
 her. One day the king said to the youngest daughter, \"Go into the forest, and bring me the golden apple.\" So the youngest daughter went into \
 the forest, and there she met an old woman. \"Good day,\" said the old woman. \"Good day,\" said the king's daughter.";
 
+/// What is written of a report.
+type Content = fn(&Report) -> Result<String, regard_lens::Error>;
+
 impl Inspect {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
         if let Some([clean, corrupt]) = self.patch.as_deref() {
@@ -84,28 +90,31 @@ impl Inspect {
         }
         let mut options = self.options()?;
         // Places are taken before the work begins.
-        let outputs = [&self.out, &self.json, &self.csv, &self.svg].map(|path| path.as_deref().map(Output::open).transpose());
-        let [html, json, csv, svg] = outputs;
-        let (html, json, csv, svg) = (html?, json?, csv?, svg?);
+        let outputs = self.outputs()?;
         let (name, model) = self.model()?;
         let texts = self.texts(&model)?;
         options.ranges = self.range.iter().map(|given| NamedRange::parse(given, &texts[0])).collect::<Result<_, _>>()?;
         let bar = Bar::new();
         let report = regard_lens::inspect(&model, &name, &texts, &options, &mut |progress| bar.show(progress))?;
         bar.0.finish_and_clear();
-        let quiet = [&html, &json, &csv, &svg].iter().any(|output| output.is_some());
-        let write = |output: Option<Output>, content: &dyn Fn(&Report) -> Result<String, regard_lens::Error>| match output {
-            Some(output) => output.write(&content(&report)?),
-            None => Ok(()),
-        };
-        write(html, &Report::html)?;
-        write(json, &Report::json)?;
-        write(csv, &|report| Ok(report.csv()))?;
-        write(svg, &Report::svg)?;
-        if !quiet {
+        if outputs.is_empty() {
             writeln!(io::stdout(), "{}", summary::of(&report))?;
         }
-        Ok(())
+        outputs.into_iter().try_for_each(|(output, content)| output.write(&content(&report)?))
+    }
+
+    /// The places that are asked for, and what goes to each.
+    fn outputs(&self) -> Result<Vec<(Output, Content)>, Box<dyn Error>> {
+        let all: [(&Option<PathBuf>, Content); 5] = [
+            (&self.out, Report::html),
+            (&self.json, Report::json),
+            (&self.csv, |report| Ok(report.csv())),
+            (&self.similarities, |report| Ok(report.similarities_csv())),
+            (&self.svg, Report::svg),
+        ];
+        let open =
+            |(path, content): (&Option<PathBuf>, Content)| Some(Output::open(path.as_deref()?).map(|output| (output, content)));
+        all.into_iter().filter_map(open).collect()
     }
 
     fn options(&self) -> Result<Options, Box<dyn Error>> {

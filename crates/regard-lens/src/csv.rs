@@ -25,6 +25,19 @@ impl Report {
     }
 }
 
+impl Report {
+    /// How alike any two heads attend, 0 to 1: a line of names, `layer.head`, and one for each head.
+    pub fn similarities_csv(&self) -> String {
+        let names = self.heads.iter().map(|head| format!("{}.{}", head.layer, head.head));
+        let line = |(name, row): (String, &Vec<f64>)| {
+            let numbers: String = row.iter().map(|share| format!(",{share:.4}")).collect();
+            format!("{name}{numbers}\n")
+        };
+        let first: String = names.clone().map(|name| format!(",{name}")).collect();
+        std::iter::once(format!("head{first}\n")).chain(names.zip(&self.similarities).map(line)).collect()
+    }
+}
+
 fn line(head: &Head, layer: Option<&Ablation>) -> String {
     let (m, s) = (&head.means, &head.scores);
     let means =

@@ -112,7 +112,8 @@ pub fn inspect(
     }
     let ablations = seen.ablations(decoder, texts, &ablated, &mut steps)?;
     let of_part = |part: Part| ablations.iter().find(|(of, _)| *of == part).map(|(_, ablation)| ablation.clone());
-    let kinds = seen.clusters();
+    let similarities = seen.similarities();
+    let kinds = clusters(&similarities, ALIKE);
     let width = seen.width;
     let of_head = |(i, (sums, detail)): (usize, (&Sums, Detail))| Head {
         layer: i / heads,
@@ -154,6 +155,7 @@ pub fn inspect(
         texts: texts.iter().zip(&seen.losses).map(facts).collect(),
         heads: seen.sums.iter().zip(seen.details).enumerate().map(of_head).collect(),
         layers: (0..layers).filter_map(|layer| Some(Layer { layer, ablation: of_part(Part::Layer(layer))? })).collect(),
+        similarities,
         bins: Bins { count: first.tokens.len().div_ceil(width), width },
         position_loss,
     };
@@ -222,12 +224,12 @@ impl Seen {
     }
 
     /// By the finest maps of at most 32 rows, or the coarsest.
-    fn clusters(&self) -> Vec<usize> {
+    fn similarities(&self) -> Vec<Vec<f64>> {
         let level = |detail: &Detail| detail.levels.iter().position(|level| level.edge <= 32).unwrap_or(detail.levels.len() - 1);
         let maps: Vec<_> = self.details.iter().map(|detail| &detail.levels[level(detail)]).collect();
         let edge = maps.first().map_or(1, |map| map.edge);
         let cells: Vec<&[f32]> = maps.iter().map(|map| &map.cells[..]).collect();
-        clusters(&similarities(&cells, edge), ALIKE)
+        similarities(&cells, edge)
     }
 }
 

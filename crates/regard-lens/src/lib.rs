@@ -39,6 +39,7 @@ pub mod leaks;
 mod levels;
 mod means;
 pub mod patch;
+mod picture;
 mod progress;
 mod random;
 mod ranges;

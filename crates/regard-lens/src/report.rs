@@ -4,7 +4,9 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Serialize, Serializer};
 
 use crate::Result;
 
@@ -23,6 +25,10 @@ pub struct Report {
     pub heads: Vec<Head>,
     /// What the loss becomes without all heads of a layer, of each that was ablated.
     pub layers: Vec<Layer>,
+    /// How alike any two heads attend, 0 to 1, `[heads, heads]`, symmetric; see [`clusters`](crate::clusters). In JSON base64 of a byte for each:
+    /// `round(255 · similarity)`.
+    #[serde(serialize_with = "bytes")]
+    pub similarities: Vec<Vec<f64>>,
     /// The positions of the profiles of the first text.
     pub bins: Bins,
     /// The first text's loss in these bins, nats; null where no token of a bin has one.
@@ -245,8 +251,8 @@ pub struct Bins {
 pub const MOST_BYTES: usize = 19 << 20;
 
 impl Report {
-    /// The report as JSON, of at most [`MOST_BYTES`] where that can be: the largest weights are left out first, then coarse maps; then a
-    /// coarser map stands for the finest.
+    /// The report as JSON, of at most [`MOST_BYTES`] where that can be: the largest weights and the similarities are left out first, then
+    /// coarse maps; then a coarser map stands for the finest.
     ///
     /// # Errors
     /// When the library refuses, which it has no reason to.
@@ -256,6 +262,7 @@ impl Report {
         while text.len() > MOST_BYTES {
             let mut smaller = self.clone();
             smaller.heads.iter_mut().for_each(|head| head.keep(&levels));
+            smaller.similarities.clear();
             text = serde_json::to_string(&smaller)?;
             if !self.heads.iter().any(|head| head.maps.len() > levels.start + 1) {
                 break;
@@ -272,6 +279,12 @@ impl Head {
         self.top = None;
         self.maps = self.maps.drain(..).enumerate().filter(|(level, _)| levels.contains(level)).map(|(_, map)| map).collect();
     }
+}
+
+/// Shares as base64 of a byte each.
+fn bytes<S: Serializer>(rows: &[Vec<f64>], to: S) -> std::result::Result<S::Ok, S::Error> {
+    let bytes: Vec<u8> = rows.iter().flatten().map(|share| (255.0 * share.clamp(0.0, 1.0)).round() as u8).collect();
+    to.serialize_str(&STANDARD.encode(bytes))
 }
 
 /// A number of a report, to six digits: more would say what f32 does not.

@@ -41,9 +41,24 @@ fn all_outputs_of_several_texts_at_once() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("one.txt"), "The old witch said, \"Good day.\"").unwrap();
     fs::write(path("two.txt"), "The youngest brother went into the forest.").unwrap();
-    let (one, two, out, svg) = (path("one.txt"), path("two.txt"), path("report.html"), path("heads.svg"));
-    let output =
-        inspect(&[TEXT, "--file", &one, "--file", &two, "--json", "-", "--out", &out, "--svg", &svg, "--csv", &path("heads.csv")]);
+    let (one, two, out, svg, alike) = (path("one.txt"), path("two.txt"), path("report.html"), path("heads.svg"), path("alike.csv"));
+    let output = inspect(&[
+        TEXT,
+        "--similarities",
+        &alike,
+        "--file",
+        &one,
+        "--file",
+        &two,
+        "--json",
+        "-",
+        "--out",
+        &out,
+        "--svg",
+        &svg,
+        "--csv",
+        &path("heads.csv"),
+    ]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&report["format"], &report["run"]["texts"]), (&"regard-lens/1".into(), &3.into()));
     assert_eq!(report["texts"][1]["name"], "one.txt");
@@ -54,6 +69,8 @@ fn all_outputs_of_several_texts_at_once() {
     assert_eq!(report["model"]["parameters"], 4096 * 256 + 6 * block + 256);
     assert!(report["heads"][0]["ablation"].is_null());
     assert_eq!(fs::read_to_string(path("heads.csv")).unwrap().lines().count(), 49);
+    let alike = fs::read_to_string(alike).unwrap();
+    assert!(alike.starts_with("head,0.0,0.1,") && alike.lines().count() == 49, "{alike}");
     assert!(fs::read_to_string(svg).unwrap().starts_with("<svg"));
     let page = fs::read_to_string(out).unwrap();
     assert!(page.contains(r#"type="application/json">{"format":"regard-lens/1""#));
