@@ -50,6 +50,9 @@ pub(crate) struct Inspect {
     /// Draw the entropy of every head, and how alike any two are; - for standard output
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// The same picture as a PNG; - for standard output
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
     /// Take heads and layers away in turn and tell how the loss changes: all, or --ablate=LAYER.HEAD or --ablate=LAYER; may be given several
     /// times
     #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
@@ -59,7 +62,7 @@ pub(crate) struct Inspect {
     range: Vec<String>,
     /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
     #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "ablate", "range", "first", "recent", "seed"])]
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "range", "first", "recent", "seed"])]
     patch: Option<Vec<String>>,
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
@@ -81,7 +84,7 @@ her. One day the king said to the youngest daughter, \"Go into the forest, and b
 the forest, and there she met an old woman. \"Good day,\" said the old woman. \"Good day,\" said the king's daughter.";
 
 /// What is written of a report.
-type Content = fn(&Report) -> Result<String, regard_lens::Error>;
+type Content = fn(&Report) -> Result<Vec<u8>, regard_lens::Error>;
 
 impl Inspect {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
@@ -105,12 +108,13 @@ impl Inspect {
 
     /// The places that are asked for, and what goes to each.
     fn outputs(&self) -> Result<Vec<(Output, Content)>, Box<dyn Error>> {
-        let all: [(&Option<PathBuf>, Content); 5] = [
-            (&self.out, Report::html),
-            (&self.json, Report::json),
-            (&self.csv, |report| Ok(report.csv())),
-            (&self.similarities, |report| Ok(report.similarities_csv())),
-            (&self.svg, Report::svg),
+        let all: [(&Option<PathBuf>, Content); 6] = [
+            (&self.out, |report| report.html().map(String::into_bytes)),
+            (&self.json, |report| report.json().map(String::into_bytes)),
+            (&self.csv, |report| Ok(report.csv().into_bytes())),
+            (&self.similarities, |report| Ok(report.similarities_csv().into_bytes())),
+            (&self.svg, |report| report.svg().map(String::into_bytes)),
+            (&self.png, Report::png),
         ];
         let open =
             |(path, content): (&Option<PathBuf>, Content)| Some(Output::open(path.as_deref()?).map(|output| (output, content)));

@@ -1,7 +1,7 @@
 //! What every attention head of a model does.
 //!
 //! ```text
-//!   texts ──Decoder::observe──▶ facts of every (layer, head, row) ──▶ means, profiles, maps ──▶ Report ──▶ JSON, CSV, SVG, HTML
+//!   texts ──Decoder::observe──▶ facts of every (layer, head, row) ──▶ means, profiles, maps ──▶ Report ──▶ JSON, CSV, SVG, PNG, HTML
 //! ```
 //! Facts come from inside the fused kernel ([`regard::Plan::inspect`]), so they are exact and take memory linear in the length; maps are
 //! pooled ([`regard::Plan::maps`]). What is sampled or approximate says so, in [`Run::labels`](report::Run::labels). Attention weights show
@@ -33,6 +33,7 @@ pub mod ablate;
 pub mod clusters;
 mod csv;
 mod error;
+mod glyphs;
 mod html;
 mod inspect;
 pub mod leaks;
@@ -40,6 +41,7 @@ mod levels;
 mod means;
 pub mod patch;
 mod picture;
+mod png;
 mod progress;
 mod random;
 mod ranges;

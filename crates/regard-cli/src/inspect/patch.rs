@@ -22,10 +22,10 @@ pub(super) fn execute(inspect: &Inspect, [clean, corrupt]: [&String; 2]) -> Resu
     bar.0.finish_and_clear();
     let quiet = json.is_some() || csv.is_some();
     if let Some(json) = json {
-        json.write(&patches.json()?)?;
+        json.write(patches.json()?.as_bytes())?;
     }
     if let Some(csv) = csv {
-        csv.write(&patches.csv())?;
+        csv.write(patches.csv().as_bytes())?;
     }
     if !quiet {
         writeln!(io::stdout(), "{}", summary(&patches))?;

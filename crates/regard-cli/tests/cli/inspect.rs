@@ -78,6 +78,14 @@ fn all_outputs_of_several_texts_at_once() {
 }
 
 #[test]
+fn a_picture_of_pixels_goes_anywhere() {
+    let output = inspect(&[TEXT, "--png", "-"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // The signature, and the last chunk with its checksum: nothing follows.
+    assert!(output.stdout.starts_with(b"\x89PNG\r\n\x1a\n") && output.stdout.ends_with(b"IEND\xaeB`\x82"));
+}
+
+#[test]
 fn heads_are_ablated_where_they_are_named() {
     let output = inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=0.0", "--ablate=3", "--json", "-"]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();

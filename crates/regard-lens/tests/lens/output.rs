@@ -91,6 +91,28 @@ fn the_picture_has_a_cell_for_each_head() {
     assert!(svg.contains("layer 1") && svg.contains("1.1"));
 }
 
+/// Light where a head reads few tokens, dark where it reads many; in black or white what it is in numbers.
+#[test]
+fn the_picture_in_pixels_is_that_of_the_heads() {
+    let bytes = report().png().unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    // Two pixels to a unit; a cell of 40 units, the first at 64 and 48.
+    let width = info.width as usize;
+    let pixel = |x: usize, y: usize| -> [u8; 3] { pixels[3 * (2 * y * width + 2 * x)..][..3].try_into().unwrap() };
+    let cell = |layer: usize, head: usize| pixel(64 + 40 * head + 2, 48 + 40 * layer + 2);
+    assert_eq!([pixel(1, 1), cell(0, 0), cell(0, 1)], [[255; 3], [247, 251, 255], [8, 48, 107]]);
+    assert!(cell(1, 0) != cell(0, 0) && cell(1, 0) != cell(0, 1), "{:?}", cell(1, 0));
+    // "0.00" of 0.0, in the light: the left stroke of its first zero, and the ground right of it.
+    let (left, top) = (64 + 6, 48 + 13 + 1);
+    assert_eq!(
+        [pixel(left, top + 1), pixel(left + 2, top + 1), pixel(left + 5, top + 1)],
+        [[0; 3], [247, 251, 255], [247, 251, 255]]
+    );
+}
+
 /// Heads of 0.0, which reads the token before, and 0.1, which reads all alike: by the definition, from maps whose every cell is known.
 #[test]
 fn similarities_are_those_of_the_rows_of_two_heads() {
