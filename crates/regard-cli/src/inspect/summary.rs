@@ -25,7 +25,7 @@ const SCORES: [Score; 6] = [
 /// What takes the place of what a head or a layer gives, and the change of the loss.
 type Change = (&'static str, fn(&Ablation) -> f64);
 
-const ABLATIONS: [Change; 3] = [("zero", |a| a.zero), ("mean", |a| a.mean), ("resampled", |a| a.resample)];
+const ABLATIONS: [Change; 3] = [("loss if zero", |a| a.zero), ("loss if mean", |a| a.mean), ("loss resampled", |a| a.resample)];
 
 pub(super) fn of(report: &Report) -> String {
     let (model, run) = (&report.model, &report.run);
@@ -60,7 +60,7 @@ pub(super) fn of(report: &Report) -> String {
     for (name, change) in ABLATIONS {
         if report.heads.iter().any(|head| head.ablation.is_some()) {
             let heads = best(&report.heads, |head| head.ablation.as_ref().map(change), f64::MIN);
-            line(format!("{:<16}{heads}", format!("loss if {name}")));
+            line(format!("{name:<16}{heads}"));
         }
         if !report.layers.is_empty() {
             let layers: Vec<String> =
