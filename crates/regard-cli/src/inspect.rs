@@ -1,6 +1,7 @@
 //! `regard inspect`: what every attention head of a model does on some texts.
 
 mod output;
+mod patch;
 mod summary;
 
 use std::error::Error;
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use regard_lens::{Ablate, Options, Progress, Report, Text};
+use regard_lens::ablate::Part;
+use regard_lens::{Ablate, NamedRange, Options, Progress, Report, Text};
 use regard_nn::Model;
 
 use self::output::Output;
@@ -42,19 +44,36 @@ pub(crate) struct Inspect {
     /// Write a line of numbers for each head; - for standard output
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw the entropy of every head; - for standard output
+    /// Write how alike any two heads attend, as a table; - for standard output
+    #[arg(long, value_name = "FILE")]
+    similarities: Option<PathBuf>,
+    /// Draw the entropy of every head, and how alike any two are; - for standard output
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Take heads away in turn and tell how the loss changes: all of them, or --ablate=LAYER.HEAD; may be given several times
-    #[arg(long, value_name = "LAYER.HEAD", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    /// The same picture as a PNG; - for standard output
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
+    /// Take heads and layers away in turn and tell how the loss changes: all, or --ablate=LAYER.HEAD or --ablate=LAYER; may be given several
+    /// times
+    #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     ablate: Vec<String>,
+    /// Tell the mass of every head on these tokens of the first text, or on those that hold this piece of it; may be given several times
+    #[arg(long, value_name = "NAME=START..END|NAME=PIECE")]
+    range: Vec<String>,
+    /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
+    #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "range", "first", "recent", "seed"])]
+    patch: Option<Vec<String>>,
+    /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
+    #[arg(long, value_name = "TEXT", requires = "patch")]
+    answer: Option<String>,
     /// Tokens at the beginning that count as sinks
     #[arg(long, value_name = "N", default_value_t = 4)]
     first: usize,
     /// Tokens, up to its own, that count as recent to a token
     #[arg(long, value_name = "N", default_value_t = 32)]
     recent: usize,
-    /// Decides the random sequences that heads are scored on
+    /// Decides the random sequences that heads are scored on, and what is resampled
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -64,48 +83,65 @@ const TALE: &str = "Once upon a time there was a king who had three daughters, a
 her. One day the king said to the youngest daughter, \"Go into the forest, and bring me the golden apple.\" So the youngest daughter went into \
 the forest, and there she met an old woman. \"Good day,\" said the old woman. \"Good day,\" said the king's daughter.";
 
+/// What is written of a report.
+type Content = fn(&Report) -> Result<Vec<u8>, regard_lens::Error>;
+
 impl Inspect {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
-        let options = self.options()?;
+        if let Some([clean, corrupt]) = self.patch.as_deref() {
+            return patch::execute(&self, [clean, corrupt]);
+        }
+        let mut options = self.options()?;
         // Places are taken before the work begins.
-        let outputs = [&self.out, &self.json, &self.csv, &self.svg].map(|path| path.as_deref().map(Output::open).transpose());
-        let [html, json, csv, svg] = outputs;
-        let (html, json, csv, svg) = (html?, json?, csv?, svg?);
-        let name = self.model.as_deref().map_or_else(|| "story".to_owned(), file_name);
-        let model = place::model(self.model.as_deref(), &self.precision)?;
+        let outputs = self.outputs()?;
+        let (name, model) = self.model()?;
         let texts = self.texts(&model)?;
+        options.ranges = self.range.iter().map(|given| NamedRange::parse(given, &texts[0])).collect::<Result<_, _>>()?;
         let bar = Bar::new();
         let report = regard_lens::inspect(&model, &name, &texts, &options, &mut |progress| bar.show(progress))?;
         bar.0.finish_and_clear();
-        let quiet = [&html, &json, &csv, &svg].iter().any(|output| output.is_some());
-        let write = |output: Option<Output>, content: &dyn Fn(&Report) -> Result<String, regard_lens::Error>| match output {
-            Some(output) => output.write(&content(&report)?),
-            None => Ok(()),
-        };
-        write(html, &Report::html)?;
-        write(json, &Report::json)?;
-        write(csv, &|report| Ok(report.csv()))?;
-        write(svg, &Report::svg)?;
-        if !quiet {
+        if outputs.is_empty() {
             writeln!(io::stdout(), "{}", summary::of(&report))?;
         }
-        Ok(())
+        outputs.into_iter().try_for_each(|(output, content)| output.write(&content(&report)?))
+    }
+
+    /// The places that are asked for, and what goes to each.
+    fn outputs(&self) -> Result<Vec<(Output, Content)>, Box<dyn Error>> {
+        let all: [(&Option<PathBuf>, Content); 6] = [
+            (&self.out, |report| report.html().map(String::into_bytes)),
+            (&self.json, |report| report.json().map(String::into_bytes)),
+            (&self.csv, |report| Ok(report.csv().into_bytes())),
+            (&self.similarities, |report| Ok(report.similarities_csv().into_bytes())),
+            (&self.svg, |report| report.svg().map(String::into_bytes)),
+            (&self.png, Report::png),
+        ];
+        let open =
+            |(path, content): (&Option<PathBuf>, Content)| Some(Output::open(path.as_deref()?).map(|output| (output, content)));
+        all.into_iter().filter_map(open).collect()
     }
 
     fn options(&self) -> Result<Options, Box<dyn Error>> {
-        let id = |given: &String| {
-            let parts = given.split_once('.').map(|(layer, head)| (layer.parse::<usize>(), head.parse::<usize>()));
-            match parts {
-                Some((Ok(layer), Ok(head))) => Ok((layer, head)),
-                _ => Err(format!("--ablate is {given:?} and must be LAYER.HEAD, such as 2.5, or nothing for every head")),
-            }
+        let part = |given: &String| {
+            let part = match given.split_once('.') {
+                Some((layer, head)) => layer.parse().and_then(|layer| Ok(Part::Head((layer, head.parse()?)))),
+                None => given.parse().map(Part::Layer),
+            };
+            let needed = "LAYER.HEAD, such as 2.5, LAYER, such as 2, or nothing for every head and layer";
+            part.map_err(|_| format!("--ablate is {given:?} and must be {needed}"))
         };
         let ablate = match &self.ablate[..] {
             [] => Ablate::Nothing,
             given if given.iter().any(|given| given == "all") => Ablate::All,
-            given => Ablate::Heads(given.iter().map(id).collect::<Result<_, _>>()?),
+            given => Ablate::Parts(given.iter().map(part).collect::<Result<_, _>>()?),
         };
         Ok(Options { first_tokens: self.first, recent_tokens: self.recent, seed: self.seed, ablate, ..Options::default() })
+    }
+
+    /// The model, and what it is called.
+    fn model(&self) -> Result<(String, Model), Box<dyn Error>> {
+        let name = self.model.as_deref().map_or_else(|| "story".to_owned(), file_name);
+        Ok((name, place::model(self.model.as_deref(), &self.precision)?))
     }
 
     /// The text of the command line, then those of the files.

@@ -1,14 +1,19 @@
-//! The loss without some heads.
+//! The loss without some heads, or without the attention of a layer, which is all of its heads.
 //!
 //! What a head gives is replaced, before the output projection, in every position, and the texts are read again: the change of the mean loss
 //! tells how much the model relies on it *here*. Zeros take a head away altogether; its mean over all positions keeps what it always adds
-//! and takes away what depends on the text, which is the milder and more telling cut. Sources: Michel et al. 2019, "Are Sixteen Heads Really
-//! Better than One?"; Wang et al. 2022, "Interpretability in the Wild", §2.2 (mean ablation). Caveat: other heads may stand in for a missing
-//! one (McGrath et al. 2023, "The Hydra Effect"), so a small change does not prove that a head does nothing, and changes do not add up.
+//! and takes away what depends on the text, which is the milder and more telling cut; what it gives in other positions ([`resample`]) takes away
+//! the same and leads the model nowhere that it never is. Sources: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; Wang et al.
+//! 2022, "Interpretability in the Wild", §2.2 (mean ablation); Chan et al. 2022, "Causal Scrubbing" (resample ablation). Caveat: other heads may
+//! stand in for a missing one (McGrath et al. 2023, "The Hydra Effect"), so a small change does not prove that a head does nothing, and changes
+//! do not add up.
+//!
+//! [`resample`]: crate::resample
 
 use regard::Element;
 use regard_nn::{Attending, Decoder, Observer};
 
+use crate::resample::Samples;
 use crate::{Error, Result, Text};
 
 /// A head: its layer and its number there.
@@ -21,6 +26,40 @@ pub enum Replace<'a> {
     Zero,
     /// Its mean, of all heads, layer-major: `[layers · heads]` vectors.
     Mean(&'a [Vec<f32>]),
+    /// What it gives in other positions.
+    Resample(&'a Samples),
+}
+
+/// What is ablated at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A head.
+    Head(HeadId),
+    /// All heads of a layer.
+    Layer(usize),
+}
+
+impl Part {
+    /// Its heads, each checked.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn heads(self, decoder: &Decoder) -> Result<Vec<HeadId>> {
+        match self {
+            Part::Head(head) => check(decoder, head).map(|()| vec![head]),
+            Part::Layer(layer) => {
+                check(decoder, (layer, 0))?;
+                Ok((0..decoder.config().num_attention_heads).map(|head| (layer, head)).collect())
+            }
+        }
+    }
+
+    /// Every head of a decoder, layer-major, and then every layer.
+    pub fn all(decoder: &Decoder) -> Vec<Part> {
+        let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
+        let all = (0..layers * heads).map(|i| Part::Head((i / heads, i % heads)));
+        all.chain((0..layers).map(Part::Layer)).collect()
+    }
 }
 
 /// Checks that a decoder has a head.
@@ -44,9 +83,13 @@ pub fn check(decoder: &Decoder, (layer, head): HeadId) -> Result<()> {
 /// When there is no such head, or the decoder cannot read a text.
 pub fn loss(decoder: &Decoder, texts: &[Text], heads: &[HeadId], replace: Replace<'_>) -> Result<f64> {
     heads.iter().try_for_each(|head| check(decoder, *head))?;
+    let sources = match replace {
+        Replace::Resample(samples) => samples.sources(texts),
+        Replace::Zero | Replace::Mean(_) => vec![Vec::new(); texts.len()],
+    };
     let mut losses = Vec::new();
-    for text in texts {
-        losses.extend(decoder.observe(&text.tokens, &mut Cut { heads, replace })?);
+    for (text, sources) in texts.iter().zip(&sources) {
+        losses.extend(decoder.observe(&text.tokens, &mut Cut { heads, replace, sources })?);
     }
     Ok(mean(losses.iter().copied()))
 }
@@ -70,17 +113,21 @@ pub fn curve(decoder: &Decoder, texts: &[Text], order: &[HeadId], points: usize)
 struct Cut<'a> {
     heads: &'a [HeadId],
     replace: Replace<'a>,
+    /// The sample that each position takes, where it takes one.
+    sources: &'a [usize],
 }
 
 impl Observer for Cut<'_> {
     fn attend<T: Element>(&mut self, mut attending: Attending<'_, T>) -> regard_nn::Result<()> {
         attending.forward()?;
-        let (layer, heads) = (attending.layer, attending.plan.shape().q_heads);
-        for (_, head) in self.heads.iter().filter(|(of, _)| *of == layer) {
-            for row in attending.head_rows(*head) {
-                match self.replace {
-                    Replace::Zero => row.fill(T::default()),
-                    Replace::Mean(means) => T::narrow(&means[layer * heads + head], row),
+        let (layer, heads, dim) = (attending.layer, attending.plan.shape().q_heads, attending.plan.shape().value_dim);
+        for &(_, head) in self.heads.iter().filter(|(of, _)| *of == layer) {
+            let rows = attending.head_rows(head);
+            match self.replace {
+                Replace::Zero => rows.for_each(|row| row.fill(T::default())),
+                Replace::Mean(means) => rows.for_each(|row| T::narrow(&means[layer * heads + head], row)),
+                Replace::Resample(samples) => {
+                    rows.zip(self.sources).for_each(|(row, source)| T::narrow(samples.head((layer, head), dim, *source), row));
                 }
             }
         }

@@ -36,6 +36,27 @@ pub enum Error {
     /// A measure of the whole model where heads are left out.
     #[error("heads are left out, and {what} are measured on the whole model: leave out no heads, or measure no {what}")]
     Without { what: &'static str },
+    /// A range that is not of the first text.
+    #[error("the range {given:?} {why}")]
+    Range { given: String, why: String },
+    /// Prompts whose positions do not correspond.
+    #[error(
+        "the clean prompt has {clean} tokens and the corrupt one {corrupt}: what is patched goes from a position to the same position, so they \
+        must have as many"
+    )]
+    Lengths { clean: usize, corrupt: usize },
+    /// One prompt twice.
+    #[error("the clean and the corrupt prompt are the same tokens: they must differ in what decides the answer")]
+    Alike,
+    /// An answer that changes how the prompt reads, or is nothing.
+    #[error(
+        "the answer {answer:?} adds no tokens to both prompts that are its own: it follows a prompt as it is written, so begin it with a space, \
+        or with whatever begins a token"
+    )]
+    Answer { answer: String },
+    /// Prompts that do not differ in the answer.
+    #[error("the answer has the log-probability {log_prob} after both prompts: there is nothing that patching could bring back")]
+    NoDifference { log_prob: f64 },
     /// The chart library failed.
     #[error("the chart cannot be drawn: {reason}")]
     Chart { reason: String },

@@ -5,12 +5,16 @@ use std::time::Instant;
 use regard::Inspect;
 use regard_nn::{Decoder, Model};
 
-use crate::ablate::{self, HeadId, Replace};
+use crate::ablate::{self, HeadId, Part, Replace};
+use crate::clusters::{ALIKE, clusters};
 use crate::levels::alike;
 use crate::means::{Sums, binned};
-use crate::report::{Ablation, Bins, FORMAT, Head, HeadScores, ModelFacts, Report, Run, TextFacts, short};
+use crate::progress::{Progress, Steps};
+use crate::ranges::{self, NamedRange};
+use crate::report::{Ablation, Bins, FORMAT, Head, HeadScores, Layer, ModelFacts, RangeFacts, Report, Run, TextFacts, short};
+use crate::resample::Samples;
 use crate::text::decoder;
-use crate::watch::{Detail, Watch};
+use crate::watch::{Detail, Outputs, Watch};
 use crate::{Error, Result, Text, leaks, scores};
 
 /// What is measured.
@@ -22,28 +26,30 @@ pub struct Options {
     pub recent_tokens: usize,
     /// How many of the largest weights each row names.
     pub top: usize,
+    /// Ranges of the first text on which the mass of every head is measured.
+    pub ranges: Vec<NamedRange>,
     /// Whether heads are scored on sequences made for it; see [`scores`].
     pub scores: bool,
     /// Whether leaks are looked for; see [`leaks`].
     pub leaks: bool,
-    /// Which heads are taken away in turn; see [`ablate`].
+    /// Which heads and layers are taken away in turn; see [`ablate`].
     pub ablate: Ablate,
     /// Heads that give zeros as the texts are read: all that is told is of the model without them. Scores, leaks and ablation are of the
     /// whole model, and cannot be asked for beside.
     pub without: Vec<HeadId>,
-    /// Decides the random sequences.
+    /// Decides the random sequences, and what is resampled.
     pub seed: u64,
 }
 
-/// Which heads are ablated.
+/// What is ablated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Ablate {
     /// None.
     #[default]
     Nothing,
     /// These.
-    Heads(Vec<HeadId>),
-    /// Every one.
+    Parts(Vec<Part>),
+    /// Every head and every layer.
     All,
 }
 
@@ -54,6 +60,7 @@ impl Default for Options {
             first_tokens: first,
             recent_tokens: recent,
             top: 8,
+            ranges: Vec::new(),
             scores: true,
             leaks: true,
             ablate: Ablate::Nothing,
@@ -63,39 +70,14 @@ impl Default for Options {
     }
 }
 
-/// How far an inspection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub doing: &'static str,
-    /// Steps done.
-    pub done: usize,
-    /// Steps in all.
-    pub steps: usize,
-}
-
-/// Counts steps.
-struct Steps<'a> {
-    progress: Progress,
-    tell: &'a mut (dyn FnMut(Progress) + Send),
-}
-
-impl Steps<'_> {
-    fn step(&mut self, doing: &'static str) {
-        self.progress.doing = doing;
-        self.progress.done += 1;
-        (self.tell)(self.progress);
-    }
-}
-
 /// Positions of a profile, at most.
 const BINS: usize = 256;
 
 /// Inspects every head of a model, called `name`, on some texts.
 ///
 /// # Errors
-/// When the model is no decoder, there is no text, one does not fit the model, a head to ablate or to leave out does not exist, heads are
-/// left out of what is measured on the whole model, or a computed number is not finite.
+/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate or to leave out or a range does not
+/// exist, heads are left out of what is measured on the whole model, or a computed number is not finite.
 pub fn inspect(
     model: &Model,
     name: &str,
@@ -106,11 +88,17 @@ pub fn inspect(
     let (began, decoder) = (Instant::now(), decoder(model)?);
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
-    let ablated = ablated(decoder, &options.ablate)?;
+    ranges::check(&options.ranges, first)?;
+    let ablated = match &options.ablate {
+        Ablate::Nothing => Vec::new(),
+        Ablate::Parts(parts) => parts.clone(),
+        Ablate::All => Part::all(decoder),
+    };
+    ablated.iter().try_for_each(|part| part.heads(decoder).map(|_| ()))?;
     check_without(decoder, options)?;
     let sequences = if options.scores { scores::SEQUENCES } else { 0 };
-    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 2 * ablated.len();
-    let mut steps = Steps { progress: Progress { doing: "reading", done: 0, steps }, tell: progress };
+    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
+    let mut steps = Steps::new(steps, progress);
 
     let seen = Seen::of(decoder, texts, options, &mut steps)?;
     let synthetic = match options.scores {
@@ -129,7 +117,9 @@ pub fn inspect(
         steps.step("looking for leaks");
     }
     let ablations = seen.ablations(decoder, texts, &ablated, &mut steps)?;
-    let kinds = seen.clusters();
+    let of_part = |part: Part| ablations.iter().find(|(of, _)| *of == part).map(|(_, ablation)| ablation.clone());
+    let similarities = seen.similarities();
+    let kinds = clusters(&similarities, ALIKE);
     let width = seen.width;
     let of_head = |(i, (sums, detail)): (usize, (&Sums, Detail))| Head {
         layer: i / heads,
@@ -139,8 +129,9 @@ pub fn inspect(
         peak_logit: sums.numerics().1,
         scores: sums.scores(synthetic[i].clone()),
         cluster: Some(kinds[i]),
-        ablation: ablations.iter().find(|(id, _)| *id == (i / heads, i % heads)).map(|(_, ablation)| ablation.clone()),
+        ablation: of_part(Part::Head((i / heads, i % heads))),
         distances: sums.distances(),
+        ranges: detail.ranges,
         by_position: detail.profiles,
         received: detail.received.iter().map(|mass| short(f64::from(*mass))).collect(),
         maps: detail.levels.iter().map(|level| level.map()).collect(),
@@ -154,6 +145,7 @@ pub fn inspect(
         first_tokens: options.first_tokens,
         recent_tokens: options.recent_tokens,
         top: options.top,
+        ranges: options.ranges.iter().map(range_facts).collect(),
         labels,
     };
     let position_loss = position_loss(&seen.losses[0], width);
@@ -169,21 +161,13 @@ pub fn inspect(
         run,
         texts: texts.iter().zip(&seen.losses).map(facts).collect(),
         heads: seen.sums.iter().zip(seen.details).enumerate().map(of_head).collect(),
+        layers: (0..layers).filter_map(|layer| Some(Layer { layer, ablation: of_part(Part::Layer(layer))? })).collect(),
+        similarities,
         bins: Bins { count: first.tokens.len().div_ceil(width), width },
         position_loss,
     };
     report.run.seconds = short(began.elapsed().as_secs_f64());
     Ok(report)
-}
-
-/// The heads to ablate, each checked.
-fn ablated(decoder: &Decoder, which: &Ablate) -> Result<Vec<HeadId>> {
-    let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
-    match which {
-        Ablate::Nothing => Ok(Vec::new()),
-        Ablate::All => Ok((0..layers * heads).map(|i| (i / heads, i % heads)).collect()),
-        Ablate::Heads(ids) => ids.iter().map(|id| ablate::check(decoder, *id).map(|()| *id)).collect(),
-    }
 }
 
 /// The heads that are left out, each checked.
@@ -201,8 +185,8 @@ struct Seen {
     losses: Vec<Vec<f32>>,
     sums: Vec<Sums>,
     details: Vec<Detail>,
-    /// What every head gives in the mean.
-    outputs: Vec<Vec<f32>>,
+    /// What heads give, where something is ablated.
+    outputs: Option<Outputs>,
     /// Positions of a bin.
     width: usize,
 }
@@ -211,57 +195,62 @@ impl Seen {
     fn of(decoder: &Decoder, texts: &[Text], options: &Options, steps: &mut Steps<'_>) -> Result<Self> {
         let config = decoder.config();
         let all = config.layers.len() * config.num_attention_heads;
-        // The first range of the facts is the first token.
-        let first_token = std::iter::once(0..1).collect();
-        let what = &Inspect { first: options.first_tokens, recent: options.recent_tokens, top: options.top, ranges: first_token };
+        // The first range of the facts is the first token; the first text has named ones beside.
+        let first_token = Inspect {
+            first: options.first_tokens,
+            recent: options.recent_tokens,
+            top: options.top,
+            ranges: std::iter::once(0..1).collect(),
+        };
+        let mut with_named = first_token.clone();
+        with_named.ranges.extend(options.ranges.iter().map(|range| range.tokens.clone()));
         let (mut sums, mut details, mut losses) = (vec![Sums::default(); all], Vec::new(), Vec::new());
-        let mut outputs = vec![vec![0.0; config.head_dim]; all];
+        let wanted = options.ablate != Ablate::Nothing;
+        let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
         let width = texts[0].tokens.len().div_ceil(BINS);
         for (i, text) in texts.iter().enumerate() {
             losses.push(decoder.observe(
                 &text.tokens,
                 &mut Watch {
-                    what,
+                    what: if i == 0 { &with_named } else { &first_token },
                     without: &options.without,
                     sums: &mut sums,
-                    outputs: (options.ablate != Ablate::Nothing).then_some(&mut outputs),
+                    outputs: outputs.as_mut(),
                     details: (i == 0).then_some((&mut details, width)),
                     step: &mut || steps.step("reading"),
                 },
             )?);
+            outputs.iter_mut().for_each(|outputs| outputs.begin += text.tokens.len());
         }
-        let rows = texts.iter().map(|text| text.tokens.len()).sum::<usize>() as f64;
-        let outputs = outputs.iter().map(|sums| sums.iter().map(|sum| (sum / rows) as f32).collect()).collect();
         Ok(Seen { losses, sums, details, outputs, width })
     }
 
-    fn ablations(
-        &self,
-        decoder: &Decoder,
-        texts: &[Text],
-        heads: &[HeadId],
-        steps: &mut Steps<'_>,
-    ) -> Result<Vec<(HeadId, Ablation)>> {
-        let whole = ablate::mean(self.losses.iter().flatten().copied());
-        let mut change = |head: HeadId, replace| {
-            let loss = ablate::loss(decoder, texts, &[head], replace)?;
-            steps.step("ablating heads");
+    fn ablations(&self, decoder: &Decoder, texts: &[Text], parts: &[Part], steps: &mut Steps<'_>) -> Result<Vec<(Part, Ablation)>> {
+        let Some(outputs) = &self.outputs else { return Ok(Vec::new()) };
+        let (whole, means) = (ablate::mean(self.losses.iter().flatten().copied()), outputs.means());
+        let mut change = |part: Part, replace| {
+            let loss = ablate::loss(decoder, texts, &part.heads(decoder)?, replace)?;
+            steps.step("ablating");
             Ok::<_, Error>(short(loss - whole))
         };
-        let mut all = Vec::new();
-        for head in heads {
-            let (zero, mean) = (change(*head, Replace::Zero)?, change(*head, Replace::Mean(&self.outputs))?);
-            all.push((*head, Ablation { zero, mean }));
-        }
-        Ok(all)
+        let mut of = |part: Part| {
+            let (zero, mean) = (change(part, Replace::Zero)?, change(part, Replace::Mean(&means))?);
+            let resample = change(part, Replace::Resample(&outputs.samples))?;
+            Ok((part, Ablation { zero, mean, resample }))
+        };
+        parts.iter().map(|part| of(*part)).collect()
     }
 
-    fn clusters(&self) -> Vec<usize> {
+    fn similarities(&self) -> Vec<Vec<f64>> {
         alike(&self.details.iter().map(|detail| &detail.levels[..]).collect::<Vec<_>>())
     }
 }
 
-fn model_facts(decoder: &Decoder, name: &str) -> ModelFacts {
+fn range_facts(NamedRange { name, tokens }: &NamedRange) -> RangeFacts {
+    RangeFacts { name: name.clone(), start: tokens.start, end: tokens.end }
+}
+
+pub(crate) fn model_facts(decoder: &Decoder, name: &str) -> ModelFacts {
     let config = decoder.config();
     ModelFacts {
         name: name.to_owned(),
@@ -287,6 +276,9 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 /// A sentence for what is sampled or pooled.
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
     let mut labels = crate::levels::labels(tokens);
+    if options.ablate != Ablate::Nothing {
+        labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
+    }
     if options.scores {
         labels.push("Duplicate, induction and retrieval scores are means over random sequences, not over the texts.".to_owned());
     }

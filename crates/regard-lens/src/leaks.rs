@@ -79,7 +79,7 @@ struct States<O> {
 }
 
 impl<O: Observer> Observer for States<O> {
-    fn residual(&mut self, layer: usize, rows: &[f32]) -> regard_nn::Result<()> {
+    fn residual(&mut self, layer: usize, rows: &mut [f32]) -> regard_nn::Result<()> {
         self.layers.push(rows.to_vec());
         self.inner.residual(layer, rows)
     }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use regard::Facts;
 
-use crate::clusters::{ALIKE, clusters, similarities};
+use crate::clusters::{ALIKE, similarities};
 use crate::report::{Map, Top};
 
 /// Tokens of a text whose largest weights are kept.
@@ -86,13 +86,13 @@ pub(crate) fn top(facts: &Facts, (head, n): (usize, usize)) -> Option<Top> {
     (n <= MOST_WITH_TOP).then(top)
 }
 
-/// The clusters of heads, by the finest of their maps of at most 32 rows, or the coarsest.
-pub(crate) fn alike(heads: &[&[Level]]) -> Vec<usize> {
+/// How alike any two heads are, by the finest of their maps of at most 32 rows, or the coarsest.
+pub(crate) fn alike(heads: &[&[Level]]) -> Vec<Vec<f64>> {
     let level = |levels: &[Level]| levels.iter().position(|level| level.edge <= 32).unwrap_or(levels.len() - 1);
     let maps: Vec<_> = heads.iter().map(|levels| &levels[level(levels)]).collect();
     let edge = maps.first().map_or(1, |map| map.edge);
     let cells: Vec<&[f32]> = maps.iter().map(|map| &map.cells[..]).collect();
-    clusters(&similarities(&cells, edge), ALIKE)
+    similarities(&cells, edge)
 }
 
 /// What holds for every report: a sentence for what is pooled.

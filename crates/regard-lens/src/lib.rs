@@ -1,7 +1,7 @@
 //! What every attention head of a model does.
 //!
 //! ```text
-//!   texts ──Decoder::observe──▶ facts of every (layer, head, row) ──▶ means, profiles, maps ──▶ Report ──▶ JSON, CSV, SVG, HTML
+//!   texts ──Decoder::observe──▶ facts of every (layer, head, row) ──▶ means, profiles, maps ──▶ Report ──▶ JSON, CSV, SVG, PNG, HTML
 //! ```
 //! Facts come from inside the fused kernel ([`regard::Plan::inspect`]), so they are exact and take memory linear in the length; maps are
 //! pooled ([`regard::Plan::maps`]). What is sampled or approximate says so, in [`Run::labels`](report::Run::labels). Attention weights show
@@ -22,7 +22,8 @@
 //!
 //! - [`inspect()`]: everything of a model and some texts, as a [`Report`];
 //! - [`scores`]: what each head looks for, on sequences made for it;
-//! - [`ablate`]: the loss without a head, and the curve of pruning;
+//! - [`ablate`]: the loss without a head or a layer, and the curve of pruning; [`resample`]: one way to take them away;
+//! - [`patch`]: which heads and positions make two prompts answer differently;
 //! - [`leaks`]: whether a position sees what it must not;
 //! - [`clusters`]: heads that attend alike;
 //! - [`rollout`]: attention through all layers, an approximation;
@@ -34,6 +35,8 @@ pub mod ablate;
 pub mod clusters;
 mod csv;
 mod error;
+#[cfg(feature = "models")]
+mod glyphs;
 mod html;
 #[cfg(feature = "models")]
 mod inspect;
@@ -42,9 +45,21 @@ pub mod leaks;
 mod levels;
 mod means;
 #[cfg(feature = "models")]
+pub mod patch;
+#[cfg(feature = "models")]
+mod picture;
+#[cfg(feature = "models")]
+mod png;
+#[cfg(feature = "models")]
+mod progress;
+#[cfg(feature = "models")]
 mod random;
+#[cfg(feature = "models")]
+mod ranges;
 pub mod record;
 pub mod report;
+#[cfg(feature = "models")]
+pub mod resample;
 #[cfg(feature = "models")]
 pub mod rollout;
 #[cfg(feature = "models")]
@@ -58,7 +73,11 @@ mod watch;
 
 pub use error::{Error, Result};
 #[cfg(feature = "models")]
-pub use inspect::{Ablate, Options, Progress, inspect};
+pub use inspect::{Ablate, Options, inspect};
+#[cfg(feature = "models")]
+pub use progress::Progress;
+#[cfg(feature = "models")]
+pub use ranges::NamedRange;
 pub use report::Report;
 #[cfg(feature = "models")]
 pub use text::Text;

@@ -50,7 +50,8 @@ impl Sums {
             if q > 0 {
                 self.one_hot += usize::from(means[1] >= ONE_HOT);
                 let (rows, before, first) = &mut self.previous;
-                (*rows, *before, *first) = (*rows + 1, *before + f64::from(distances[1]), *first + at(&facts.ranges, 1));
+                (*rows, *before, *first) =
+                    (*rows + 1, *before + f64::from(distances[1]), *first + at(&facts.ranges, facts.ranges.shape()[3]));
             }
             if q >= recent {
                 self.local = (self.local.0 + 1, self.local.1 + means[4]);

@@ -20,6 +20,14 @@ impl Random {
     }
 }
 
+/// Draws the first `n` of all, at most as many as there are, in order of being drawn; the rest follows in any.
+pub(crate) fn shuffle<T>(all: &mut [T], n: usize, random: &mut Random) {
+    for i in 0..n {
+        let j = i + random.below(all.len() - i);
+        all.swap(i, j);
+    }
+}
+
 /// Tokens that may be drawn: those of a model but for its marks.
 pub(crate) struct Vocabulary {
     tokens: Vec<u32>,
@@ -38,10 +46,7 @@ impl Vocabulary {
     pub(crate) fn draw(&self, n: usize, without: &[u32], random: &mut Random) -> Vec<u32> {
         let mut all: Vec<u32> = self.tokens.iter().copied().filter(|token| !without.contains(token)).collect();
         let fresh = n.min(all.len());
-        for i in 0..fresh {
-            let j = i + random.below(all.len() - i);
-            all.swap(i, j);
-        }
+        shuffle(&mut all, fresh, random);
         (0..n).map(|i| all.get(i % fresh.max(1)).copied().unwrap_or_default()).collect()
     }
 }

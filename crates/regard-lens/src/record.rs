@@ -2,6 +2,7 @@
 
 use regard::{Facts, Tensor};
 
+use crate::clusters::{ALIKE, clusters};
 use crate::levels::{Level, alike, block, labels, top};
 use crate::means::{Sums, profiles};
 use crate::report::{Bins, Head, HeadScores, ModelFacts, Report, Run, TextFacts, short};
@@ -46,14 +47,15 @@ pub fn report(model: ModelFacts, run: Run, text: TextFacts, layers: &[Layer]) ->
             pyramids.push(levels);
         }
     }
-    let kinds = alike(&pyramids.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    heads.iter_mut().zip(kinds).for_each(|(head, kind)| head.cluster = Some(kind));
+    let similarities = alike(&pyramids.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    heads.iter_mut().zip(clusters(&similarities, ALIKE)).for_each(|(head, kind)| head.cluster = Some(kind));
     let bins = Bins { count: n.div_ceil(cell(n)), width: cell(n) };
     Ok(Report {
         model: ModelFacts { layers: layers.len(), heads: count, ..model },
         run: Run { texts: 1, tokens: n, labels: labels(n), ..run },
         texts: vec![text],
         heads,
+        similarities,
         bins,
         position_loss: vec![None; bins.count],
         ..Report::empty()

@@ -4,7 +4,9 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Serialize, Serializer};
 
 use crate::Result;
 
@@ -24,6 +26,12 @@ pub struct Report {
     pub texts: Vec<TextFacts>,
     /// Every head of every layer.
     pub heads: Vec<Head>,
+    /// What the loss becomes without all heads of a layer, of each that was ablated.
+    pub layers: Vec<Layer>,
+    /// How alike any two heads attend, 0 to 1, `[heads, heads]`, symmetric; see [`clusters`](crate::clusters). In JSON base64 of a byte for each:
+    /// `round(255 · similarity)`.
+    #[serde(serialize_with = "bytes")]
+    pub similarities: Vec<Vec<f64>>,
     /// The positions of the profiles of the first text.
     pub bins: Bins,
     /// The first text's loss in these bins, nats; null where no token of a bin has one.
@@ -71,6 +79,19 @@ pub struct Run {
     pub top: usize,
     /// A sentence for everything that is sampled or approximate.
     pub labels: Vec<String>,
+    /// Ranges of the first text on which the mass of every head is measured.
+    pub ranges: Vec<RangeFacts>,
+}
+
+/// A named range of tokens of the first text.
+#[derive(Clone, Debug, Serialize)]
+pub struct RangeFacts {
+    /// What it is called.
+    pub name: String,
+    /// Its first token.
+    pub start: usize,
+    /// The first token after it.
+    pub end: usize,
 }
 
 /// A text and how surprising its tokens are.
@@ -109,6 +130,8 @@ pub struct Head {
     pub ablation: Option<Ablation>,
     /// The mass at distance 0, 1, 2–3, 4–7, …: means over all rows, which sum to 1.
     pub distances: Vec<f64>,
+    /// The mass on each range of [`Run::ranges`].
+    pub ranges: Vec<RangeMass>,
     /// Profiles along the first text.
     pub by_position: Profiles,
     /// The mean mass that a key of each bin of the first text receives.
@@ -158,13 +181,33 @@ pub struct HeadScores {
     pub retrieval: Option<f64>,
 }
 
+/// A layer without its attention.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// Which.
+    pub layer: usize,
+    /// What the loss becomes.
+    pub ablation: Ablation,
+}
+
 /// The change of the mean loss, nats per token; see [`ablate`](crate::ablate).
 #[derive(Clone, Debug, Serialize)]
 pub struct Ablation {
-    /// When the head gives zeros.
+    /// When the head, or each of the layer, gives zeros.
     pub zero: f64,
     /// When it gives its mean.
     pub mean: f64,
+    /// When it gives in each position what it gives in another.
+    pub resample: f64,
+}
+
+/// The mass of a head on a range of the first text's tokens.
+#[derive(Clone, Debug, Serialize)]
+pub struct RangeMass {
+    /// The mean over the rows from the range's last token on, which have all of it before them.
+    pub mass: f64,
+    /// Of the text's last row, from which the next token is predicted.
+    pub last: f64,
 }
 
 /// Profiles along the first text: means over the rows of each bin.
@@ -226,8 +269,8 @@ impl Report {
         self.json_within(MOST_BYTES)
     }
 
-    /// The report as JSON, of at most so many bytes where that can be: the largest weights are left out first, then coarse maps; then a
-    /// coarser map stands for the finest.
+    /// The report as JSON, of at most so many bytes where that can be: the largest weights and the similarities are left out first,
+    /// then coarse maps; then a coarser map stands for the finest.
     ///
     /// # Errors
     /// When the library refuses, which it has no reason to.
@@ -237,6 +280,7 @@ impl Report {
         while text.len() > most {
             let mut smaller = self.clone();
             smaller.heads.iter_mut().for_each(|head| head.keep(&levels));
+            smaller.similarities.clear();
             text = serde_json::to_string(&smaller)?;
             if !self.heads.iter().any(|head| head.maps.len() > levels.start + 1) {
                 break;
@@ -253,6 +297,12 @@ impl Head {
         self.top = None;
         self.maps = self.maps.drain(..).enumerate().filter(|(level, _)| levels.contains(level)).map(|(_, map)| map).collect();
     }
+}
+
+/// Shares as base64 of a byte each.
+fn bytes<S: Serializer>(rows: &[Vec<f64>], to: S) -> std::result::Result<S::Ok, S::Error> {
+    let bytes: Vec<u8> = rows.iter().flatten().map(|share| (255.0 * share.clamp(0.0, 1.0)).round() as u8).collect();
+    to.serialize_str(&STANDARD.encode(bytes))
 }
 
 /// A number of a report, to six digits: more would say what f32 does not.

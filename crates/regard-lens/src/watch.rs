@@ -1,12 +1,15 @@
 //! Looks on as a decoder reads a text, and keeps what the report needs.
 
+use std::ops::Range;
+
 use regard::{Element, Facts, Grid, Inspect, View};
-use regard_nn::{Attending, Observer};
+use regard_nn::{Attending, Decoder, Observer};
 
 use crate::ablate::HeadId;
 use crate::levels::{Level, block, top};
 use crate::means::{Sums, profiles};
-use crate::report::{Profiles, Top};
+use crate::report::{Profiles, RangeMass, Top, short};
+use crate::resample::Samples;
 
 /// What is known of one head along the first text.
 #[derive(Clone, Debug)]
@@ -16,6 +19,40 @@ pub(crate) struct Detail {
     pub(crate) received: Vec<f32>,
     pub(crate) levels: Vec<Level>,
     pub(crate) top: Option<Top>,
+    /// The mass on each named range.
+    pub(crate) ranges: Vec<RangeMass>,
+}
+
+/// What heads give, before the output projection, in all positions of the texts that were read.
+pub(crate) struct Outputs {
+    /// Sums over positions, `[layers · heads, dim]`.
+    sums: Vec<Vec<f64>>,
+    pub(crate) samples: Samples,
+    /// Positions of the texts before this one.
+    pub(crate) begin: usize,
+}
+
+impl Outputs {
+    pub(crate) fn new(decoder: &Decoder, samples: Samples) -> Self {
+        let config = decoder.config();
+        let sums = vec![vec![0.0; config.head_dim]; config.layers.len() * config.num_attention_heads];
+        Outputs { sums, samples, begin: 0 }
+    }
+
+    fn add<T: Element>(&mut self, layer: usize, rows: &[T], [heads, dim]: [usize; 2]) {
+        let (mut row, n) = (vec![0.0; heads * dim], rows.len() / (heads * dim));
+        for out in rows.chunks_exact(heads * dim) {
+            T::widen(out, &mut row);
+            let of_heads = self.sums[layer * heads..].iter_mut().zip(row.chunks_exact(dim));
+            of_heads.for_each(|(sums, x)| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x)));
+        }
+        self.samples.keep(layer, self.begin, rows, n);
+    }
+
+    /// The mean over all positions, of each head.
+    pub(crate) fn means(&self) -> Vec<Vec<f32>> {
+        self.sums.iter().map(|sums| sums.iter().map(|sum| (sum / self.begin.max(1) as f64) as f32).collect()).collect()
+    }
 }
 
 /// An observer of one text.
@@ -25,8 +62,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) without: &'a [HeadId],
     /// Of every head, layer-major.
     pub(crate) sums: &'a mut [Sums],
-    /// Sums of what heads give, `[layers · heads, dim]`, where they are wanted.
-    pub(crate) outputs: Option<&'a mut [Vec<f64>]>,
+    /// What heads give, where it is wanted.
+    pub(crate) outputs: Option<&'a mut Outputs>,
     /// Of every head, where they are wanted, and the width of bins.
     pub(crate) details: Option<(&'a mut Vec<Detail>, usize)>,
     /// Called after each layer.
@@ -42,15 +79,10 @@ impl Observer for Watch<'_> {
             sums.add(&facts, attending.lse, self.what.recent, (head, n));
         }
         if let Some(outputs) = &mut self.outputs {
-            let mut row = vec![0.0; heads * dim];
-            for out in attending.out.chunks_exact(heads * dim) {
-                T::widen(out, &mut row);
-                let of_heads = outputs[layer * heads..].iter_mut().zip(row.chunks_exact(dim));
-                of_heads.for_each(|(sums, x)| sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x)));
-            }
+            outputs.add(layer, attending.out, [heads, dim]);
         }
         if let Some((details, width)) = &mut self.details {
-            details.extend(detail(&attending, &facts, *width)?);
+            details.extend(detail(&attending, &facts, *width, self.what)?);
         }
         for (_, head) in self.without.iter().filter(|(of, _)| *of == layer) {
             attending.head_rows(*head).for_each(|row| row.fill(T::default()));
@@ -61,7 +93,7 @@ impl Observer for Watch<'_> {
 }
 
 /// The details of all heads of a layer.
-fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize) -> regard_nn::Result<Vec<Detail>> {
+fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize, what: &Inspect) -> regard_nn::Result<Vec<Detail>> {
     let (plan, shape) = (attending.plan, attending.plan.shape());
     let (heads, n) = (shape.q_heads, shape.q_len);
     let lse = View::new(attending.lse, [1, heads, n, 1])?;
@@ -77,7 +109,20 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize)
             received: received.map(|(bin, mean)| mean * n as f32 / keys(bin)).collect(),
             levels: Level::new(n, edge, map[head * cells..][..cells].to_vec()).pyramid(),
             top: top(facts, (head, n)),
+            ranges: ranges(facts, (head, n), what),
         }
     };
     Ok((0..heads).map(of_head).collect())
+}
+
+/// The mass on the named ranges, which follow that of the first token.
+fn ranges(facts: &Facts, (head, n): (usize, usize), what: &Inspect) -> Vec<RangeMass> {
+    let all = what.ranges.len();
+    let mass = |range: usize, row: usize| f64::from(facts.ranges.data()[(head * n + row) * all + range]);
+    let of = |(i, range): (usize, &Range<usize>)| {
+        let rows = range.end - 1..n;
+        let mean = rows.clone().map(|row| mass(i, row)).sum::<f64>() / rows.len() as f64;
+        RangeMass { mass: short(mean), last: short(mass(i, n - 1)) }
+    };
+    what.ranges.iter().enumerate().skip(1).map(of).collect()
 }

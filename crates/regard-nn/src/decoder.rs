@@ -126,7 +126,7 @@ impl Decoder {
             let positions = first..first + n;
             let angles = cache.beside.iter().map(|rope| rope.angles(positions.clone())).collect::<regard::Result<Vec<_>>>()?;
             let (seq, mut lse) = (&cache.seq, vec![0.0; heads.query * n]);
-            let watch = &mut |layer: usize, x: &[f32]| observer.borrow_mut().residual(layer, x);
+            let watch = &mut |layer: usize, x: &mut [f32]| observer.borrow_mut().residual(layer, x);
             with!(&mut cache.store, cache => self.through(&mut x, &angles, watch, &mut |layer, rows, out| {
                 write(rows, heads, cache, (layer, seq, first))?;
                 let (rule, seqs) = (self.blocks[layer].attention.rule(&self.config), [seq]);
@@ -177,7 +177,7 @@ impl Decoder {
 struct Watch<'a>(&'a mut dyn FnMut(usize, &[f32]));
 
 impl Observer for Watch<'_> {
-    fn residual(&mut self, layer: usize, rows: &[f32]) -> Result<()> {
+    fn residual(&mut self, layer: usize, rows: &mut [f32]) -> Result<()> {
         (self.0)(layer, rows);
         Ok(())
     }

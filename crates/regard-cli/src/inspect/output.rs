@@ -36,15 +36,17 @@ impl Output {
         Ok(Output::File { place: path.to_owned(), beside })
     }
 
-    pub(super) fn write(self, content: &str) -> Result<(), Box<dyn Error>> {
+    /// Writes it; a text that goes to standard output ends its line.
+    pub(super) fn write(self, content: &[u8]) -> Result<(), Box<dyn Error>> {
         match self {
             Output::Stdout => {
-                let line_ended = content.ends_with('\n');
-                Ok(write!(io::stdout(), "{content}{}", if line_ended { "" } else { "\n" })?)
+                let line_open = std::str::from_utf8(content).is_ok_and(|text| !text.ends_with('\n'));
+                io::stdout().write_all(content)?;
+                Ok(io::stdout().write_all(if line_open { b"\n" } else { b"" })?)
             }
             Output::File { place, mut beside } => {
                 let failed = |error: io::Error| format!("cannot write {}: {error}", place.display());
-                beside.write_all(content.as_bytes()).map_err(failed)?;
+                beside.write_all(content).map_err(failed)?;
                 beside.persist(&place).map_err(|error| failed(error.error))?;
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use regard_lens::Report;
-use regard_lens::report::{Head, HeadScores};
+use regard_lens::report::{Ablation, Head, HeadScores};
 
 /// Heads that are named for each score.
 const NAMED: usize = 5;
@@ -21,6 +21,11 @@ const SCORES: [Score; 6] = [
     ("induction", |s| s.induction),
     ("retrieval", |s| s.retrieval),
 ];
+
+/// What takes the place of what a head or a layer gives, and the change of the loss.
+type Change = (&'static str, fn(&Ablation) -> f64);
+
+const ABLATIONS: [Change; 3] = [("loss if zero", |a| a.zero), ("loss if mean", |a| a.mean), ("loss resampled", |a| a.resample)];
 
 pub(super) fn of(report: &Report) -> String {
     let (model, run) = (&report.model, &report.run);
@@ -45,11 +50,23 @@ pub(super) fn of(report: &Report) -> String {
         line(format!("{name:<16}{}", best(&report.heads, |head| score(&head.scores), LEAST)));
     }
     line(format!("{:<16}{}", "sinks", best(&report.heads, |head| Some(head.means.sink), LEAST)));
+    for (i, range) in run.ranges.iter().enumerate() {
+        let on = format!("on {:?}, tokens {}..{}", range.name, range.start, range.end);
+        line(format!("{:<16}{}", on, best(&report.heads, |head| Some(head.ranges[i].mass), 0.0)));
+        line(format!("{:<16}{}", "  from the end", best(&report.heads, |head| Some(head.ranges[i].last), 0.0)));
+    }
     let clusters = report.heads.iter().filter_map(|head| head.cluster).max().map_or(0, |last| last + 1);
     line(format!("{:<16}{} heads attend in {clusters} ways", "alike", report.heads.len()));
-    if report.heads.iter().any(|head| head.ablation.is_some()) {
-        line(format!("{:<16}{}", "loss if zero", best(&report.heads, |head| head.ablation.as_ref().map(|a| a.zero), f64::MIN)));
-        line(format!("{:<16}{}", "loss if mean", best(&report.heads, |head| head.ablation.as_ref().map(|a| a.mean), f64::MIN)));
+    for (name, change) in ABLATIONS {
+        if report.heads.iter().any(|head| head.ablation.is_some()) {
+            let heads = best(&report.heads, |head| head.ablation.as_ref().map(change), f64::MIN);
+            line(format!("{name:<16}{heads}"));
+        }
+        if !report.layers.is_empty() {
+            let layers: Vec<String> =
+                report.layers.iter().map(|layer| format!("{} {:.3}", layer.layer, change(&layer.ablation))).collect();
+            line(format!("{:<16}{}", "  of a layer", layers.join("   ")));
+        }
     }
     line(String::new());
     run.labels.iter().for_each(|label| line(label.clone()));

@@ -41,9 +41,24 @@ fn all_outputs_of_several_texts_at_once() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("one.txt"), "The old witch said, \"Good day.\"").unwrap();
     fs::write(path("two.txt"), "The youngest brother went into the forest.").unwrap();
-    let (one, two, out, svg) = (path("one.txt"), path("two.txt"), path("report.html"), path("heads.svg"));
-    let output =
-        inspect(&[TEXT, "--file", &one, "--file", &two, "--json", "-", "--out", &out, "--svg", &svg, "--csv", &path("heads.csv")]);
+    let (one, two, out, svg, alike) = (path("one.txt"), path("two.txt"), path("report.html"), path("heads.svg"), path("alike.csv"));
+    let output = inspect(&[
+        TEXT,
+        "--similarities",
+        &alike,
+        "--file",
+        &one,
+        "--file",
+        &two,
+        "--json",
+        "-",
+        "--out",
+        &out,
+        "--svg",
+        &svg,
+        "--csv",
+        &path("heads.csv"),
+    ]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&report["format"], &report["run"]["texts"]), (&"regard-lens/1".into(), &3.into()));
     assert_eq!(report["texts"][1]["name"], "one.txt");
@@ -54,6 +69,8 @@ fn all_outputs_of_several_texts_at_once() {
     assert_eq!(report["model"]["parameters"], 4096 * 256 + 6 * block + 256);
     assert!(report["heads"][0]["ablation"].is_null());
     assert_eq!(fs::read_to_string(path("heads.csv")).unwrap().lines().count(), 49);
+    let alike = fs::read_to_string(alike).unwrap();
+    assert!(alike.starts_with("head,0.0,0.1,") && alike.lines().count() == 49, "{alike}");
     assert!(fs::read_to_string(svg).unwrap().starts_with("<svg"));
     let page = fs::read_to_string(out).unwrap();
     assert!(page.contains(r#"type="application/json">{"format":"regard-lens/1""#));
@@ -61,11 +78,58 @@ fn all_outputs_of_several_texts_at_once() {
 }
 
 #[test]
+fn a_picture_of_pixels_goes_anywhere() {
+    let output = inspect(&[TEXT, "--png", "-"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // The signature, and the last chunk with its checksum: nothing follows.
+    assert!(output.stdout.starts_with(b"\x89PNG\r\n\x1a\n") && output.stdout.ends_with(b"IEND\xaeB`\x82"));
+}
+
+#[test]
 fn heads_are_ablated_where_they_are_named() {
-    let output = inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=0.0", "--json", "-"]);
+    let output = inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=0.0", "--ablate=3", "--json", "-"]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let measured: Vec<usize> = (0..48).filter(|i| report["heads"][i]["ablation"]["zero"].is_number()).collect();
     assert_eq!(measured, [0, 21]);
+    assert!(measured.iter().all(|i| report["heads"][i]["ablation"]["resample"].is_number()));
+    assert_eq!((report["layers"].as_array().unwrap().len(), &report["layers"][0]["layer"]), (1, &3.into()));
+    assert!(report["layers"][0]["ablation"]["resample"].is_number());
+    let text = stdout(&inspect(&["Once upon a time there was", "--ablate=2.5", "--ablate=3"]));
+    assert!(text.contains("loss resampled  2.5") && text.matches("  of a layer    3 ").count() == 3, "{text}");
+}
+
+#[test]
+fn ranges_have_names_and_masses() {
+    let arguments = [TEXT, "--range", "start=0..3", "--range", "heir=a daughter", "--csv", "-"];
+    let csv = stdout(&inspect(&arguments));
+    assert!(csv.lines().next().unwrap().ends_with(r#","range start","range start last","range heir","range heir last""#), "{csv}");
+    let text = stdout(&inspect(&arguments[..5]));
+    assert!(text.contains("on \"heir\", tokens ") && text.contains("  from the end"), "{text}");
+    let report: Value = serde_json::from_str(&stdout(&inspect(&[&arguments[..5], &["--json", "-"]].concat()))).unwrap();
+    let range = &report["run"]["ranges"][1];
+    let at = |end: &str| range[end].as_u64().unwrap() as usize;
+    let tokens = report["texts"][0]["tokens"].as_array().unwrap();
+    let held: String = tokens[at("start")..at("end")].iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!((range["name"].as_str(), held.trim()), (Some("heir"), "a daughter"));
+    assert!(report["heads"].as_array().unwrap().iter().all(|head| head["ranges"][0]["mass"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn prompts_are_patched() {
+    let (clean, corrupt) = ("The king said to the queen", "The king said to the witch");
+    let patched = |arguments: &[&str]| inspect(&[&["--patch", clean, corrupt], arguments].concat());
+    let dir = tempfile::tempdir().unwrap();
+    let csv = dir.path().join("patches.csv").to_str().unwrap().to_owned();
+    let all: Value = serde_json::from_str(&stdout(&patched(&["--json", "-", "--csv", &csv]))).unwrap();
+    let n = all["clean"]["tokens"].as_array().unwrap().len();
+    assert_eq!((&all["format"], all["answer"].as_array().unwrap().len()), (&"regard-patch/1".into(), 1));
+    assert_eq!([all["heads"].as_array().unwrap().len(), all["layers"].as_array().unwrap().len()], [6, 6]);
+    assert_eq!(fs::read_to_string(csv).unwrap().lines().count(), 1 + 48 + 6 + 6 * n);
+    // The prompts differ in the last token, so its stream before the first block is all of the difference, and the others' none.
+    let before = all["residual"][0].as_array().unwrap();
+    assert!(before[n - 1] == 1.0 && before[..n - 1].iter().all(|share| *share == 0.0), "{before:?}");
+    let text = stdout(&patched(&["--answer", " and"]));
+    assert!(text.contains("answer      \" and\"") && text.contains("before 0 at"), "{text}");
 }
 
 #[test]
@@ -76,10 +140,17 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
+        (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
         (&["--ablate=two", TEXT], "--ablate is \"two\" and must be LAYER.HEAD"),
+        (&[TEXT, "--range", "a=2..99"], "the range \"a=2..99\" is not one token or more of the text \"command line\""),
+        (&[TEXT, "--range", "a=princess"], "names a piece that is not in the text"),
+        (&[TEXT, "--range", "a=1..2", "--range", "a=2..3"], "has the name of another"),
+        (&["--patch", "The king", "The king"], "the clean and the corrupt prompt are the same tokens"),
+        (&["--patch", "The king", "The old king said"], "the clean prompt has"),
+        (&["--patch", "The king", "The witch", "--answer", ""], "the answer \"\" adds no tokens"),
         (&[&long], "the model's context is 512 tokens: shorten the text"),
         (&["a"], "and needs at least 2"),
         (&[TEXT, "--out", nowhere.to_str().unwrap()], "cannot write"),

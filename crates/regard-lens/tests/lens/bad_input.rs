@@ -1,6 +1,6 @@
 //! What cannot be inspected is refused, by name.
 
-use regard_lens::ablate::{Replace, loss};
+use regard_lens::ablate::{Part, Replace, loss};
 use regard_lens::{Ablate, Error, Options, Text, inspect};
 use regard_nn::Model;
 
@@ -10,10 +10,12 @@ use crate::built::{CONTEXT, Weights, twice};
 fn heads_and_layers_that_are_not_there() {
     let model = Weights::new().model();
     let texts = [twice(&model, 5)];
-    let ablating = |id| Options { ablate: Ablate::Heads(vec![id]), ..Options::default() };
-    let error = |id| inspect(&model, "built", &texts, &ablating(id), &mut |_| {}).unwrap_err().to_string();
+    let ablating = |part| Options { ablate: Ablate::Parts(vec![part]), ..Options::default() };
+    let refused = |part| inspect(&model, "built", &texts, &ablating(part), &mut |_| {}).unwrap_err().to_string();
+    let error = |id| refused(Part::Head(id));
     assert_eq!(error((2, 0)), "there is no layer 2: the model has layers 0 to 1");
     assert_eq!(error((1, 5)), "there is no head 5 in layer 1: each layer has heads 0 to 1");
+    assert_eq!(refused(Part::Layer(2)), "there is no layer 2: the model has layers 0 to 1");
     assert!(loss(model.decoder().unwrap(), &texts, &[(9, 0)], Replace::Zero).is_err());
 }
 

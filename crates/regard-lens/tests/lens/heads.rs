@@ -1,6 +1,7 @@
 //! Facts and scores of heads that were built to do one thing each.
 
-use regard_lens::{Ablate, Options, Report, inspect};
+use regard_lens::ablate::Part;
+use regard_lens::{Ablate, NamedRange, Options, Report, inspect};
 
 use crate::built::{Weights, twice};
 
@@ -70,6 +71,28 @@ fn facts_of_a_head_that_reads_all_alike() {
     assert_eq!(report.heads[0].scores.induction, None);
 }
 
+/// Of the head that reads all alike, a range of three has `3 / (q + 1)` of row q; of the one that reads the token before, all or nothing.
+#[test]
+fn masses_of_named_ranges() {
+    let named = |name: &str, tokens| NamedRange { name: name.to_owned(), tokens };
+    let ranges = vec![named("few", 5..8), named("end", 37..40), named("before the last", 38..39)];
+    let report = report(&Options { scores: false, ranges, ..Options::default() });
+    assert_eq!(report.run.ranges[1].name, "end");
+    let masses = |i: usize, range: usize| [report.heads[i].ranges[range].mass, report.heads[i].ranges[range].last];
+    let [mass, last] = masses(1, 0);
+    near(mass, (7..40).map(|q| 3.0 / f64::from(q + 1)).sum::<f64>() / 33.0, "0.1 few");
+    near(last, 3.0 / 40.0, "0.1 few from the end");
+    let [mass, last] = masses(0, 0);
+    near(mass, 2.0 / 33.0, "0.0 few"); // rows 7 and 8 read tokens 6 and 7
+    near(last, 0.0, "0.0 few from the end");
+    assert!(masses(0, 1).iter().all(|mass| (mass - 1.0).abs() < 1e-3), "one row sees all of the end: {:?}", masses(0, 1));
+    near(masses(0, 2)[0], 0.5, "0.0 before the last"); // row 39 reads it, row 38 token 37
+    near(masses(0, 2)[1], 1.0, "0.0 before the last, from the end");
+    // The score of the first token is as without ranges.
+    near(report.heads[0].scores.first.unwrap(), 1.0 / 39.0, "0.0 first");
+    near(report.heads[1].scores.first.unwrap(), (2..=40).map(|n| 1.0 / f64::from(n)).sum::<f64>() / 39.0, "0.1 first");
+}
+
 /// Without the induction head the second half of the text is as surprising as the first; the head that gives zeros is not missed.
 #[test]
 fn ablation_finds_the_head_that_predicts() {
@@ -77,12 +100,19 @@ fn ablation_finds_the_head_that_predicts() {
     let change = |i: usize| report.heads[i].ablation.clone().unwrap();
     assert!(change(2).zero > 0.5 && change(2).mean > 0.5, "{:?}", change(2));
     assert!(change(0).zero > 0.5, "the induction head reads what 0.0 writes: {:?}", change(0));
-    assert_eq!([change(1).zero, change(3).zero, change(1).mean], [0.0; 3]);
-    let some = Options { scores: false, ablate: Ablate::Heads(vec![(1, 0)]), ..Options::default() };
-    let some = inspect_again(&some);
-    assert!(some.heads[2].ablation.is_some() && some.heads.iter().filter(|head| head.ablation.is_some()).count() == 1);
+    assert!(change(0).resample > 0.5 && change(2).resample > 0.5, "{:?} {:?}", change(0), change(2));
+    assert_eq!([change(1).zero, change(3).zero, change(1).mean, change(1).resample, change(3).resample], [0.0; 5]);
+    // Each layer has one head that gives anything.
+    let layers: Vec<_> =
+        report.layers.iter().map(|layer| [layer.ablation.zero, layer.ablation.mean, layer.ablation.resample]).collect();
+    let heads: Vec<_> = [0, 2].map(change).iter().map(|head| [head.zero, head.mean, head.resample]).collect();
+    assert_eq!(layers, heads);
 }
 
-fn inspect_again(options: &Options) -> Report {
-    report(options)
+#[test]
+fn parts_are_ablated_where_they_are_named() {
+    let parts = vec![Part::Head((1, 0)), Part::Layer(1)];
+    let some = report(&Options { scores: false, ablate: Ablate::Parts(parts), ..Options::default() });
+    assert!(some.heads[2].ablation.is_some() && some.heads.iter().filter(|head| head.ablation.is_some()).count() == 1);
+    assert!(some.layers.len() == 1 && some.layers[0].layer == 1);
 }

@@ -6,5 +6,6 @@ mod built;
 mod heads;
 mod leaks;
 mod output;
+mod patching;
 mod transformers;
 mod without;

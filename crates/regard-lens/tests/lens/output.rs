@@ -86,8 +86,75 @@ fn the_page_holds_the_data_and_no_text_can_end_its_script() {
 #[test]
 fn the_picture_has_a_cell_for_each_head() {
     let svg = report().svg().unwrap();
-    assert!(svg.starts_with("<svg") && svg.matches("<rect").count() == 5, "{svg}"); // the ground, and four heads
-    assert!(svg.contains("layer 1"));
+    // The ground, four heads, and any two of them.
+    assert!(svg.starts_with("<svg") && svg.matches("<rect").count() == 1 + 4 + 16, "{svg}");
+    assert!(svg.contains("layer 1") && svg.contains("1.1"));
+}
+
+/// Light where a head reads few tokens, dark where it reads many; in black or white what it is in numbers.
+#[test]
+fn the_picture_in_pixels_is_that_of_the_heads() {
+    let bytes = report().png().unwrap();
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    // Two pixels to a unit; a cell of 40 units, the first at 64 and 48.
+    let width = info.width as usize;
+    let pixel = |x: usize, y: usize| -> [u8; 3] { pixels[3 * (2 * y * width + 2 * x)..][..3].try_into().unwrap() };
+    let cell = |layer: usize, head: usize| pixel(64 + 40 * head + 2, 48 + 40 * layer + 2);
+    assert_eq!([pixel(1, 1), cell(0, 0), cell(0, 1)], [[255; 3], [247, 251, 255], [8, 48, 107]]);
+    assert!(cell(1, 0) != cell(0, 0) && cell(1, 0) != cell(0, 1), "{:?}", cell(1, 0));
+    // "0.00" of 0.0, in the light: the left stroke of its first zero, and the ground right of it.
+    let (left, top) = (64 + 6, 48 + 13 + 1);
+    assert_eq!(
+        [pixel(left, top + 1), pixel(left + 2, top + 1), pixel(left + 5, top + 1)],
+        [[0; 3], [247, 251, 255], [247, 251, 255]]
+    );
+}
+
+/// Heads of 0.0, which reads the token before, and 0.1, which reads all alike: by the definition, from maps whose every cell is known.
+#[test]
+fn similarities_are_those_of_the_rows_of_two_heads() {
+    let report = report();
+    // 36 rows are pooled by two, to 18 rows of 18 cells. Row q of 0.0 has all on q − 1, and row 0 on itself; of 0.1 as much on all up to q.
+    let before = |q: usize, k: usize| f64::from(u8::from(k == q.saturating_sub(1)));
+    let alike = |q: usize, k: usize| if k <= q { 1.0 / (q + 1) as f64 } else { 0.0 };
+    let cell = |weight: &dyn Fn(usize, usize) -> f64, r: usize, c: usize| {
+        (0..4).map(|i| weight(2 * r + i / 2, 2 * c + i % 2)).sum::<f64>() / 2.0
+    };
+    // ½ KL(p ‖ m) + ½ KL(q ‖ m), m = ½ p + ½ q
+    let divergence = |r: usize| -> f64 {
+        let toward = |p: f64, m: f64| if p > 0.0 { 0.5 * p * (p / m).ln() } else { 0.0 };
+        let pairs = (0..18).map(|c| (cell(&before, r, c), cell(&alike, r, c)));
+        pairs.map(|(p, q)| toward(p, (p + q) / 2.0) + toward(q, (p + q) / 2.0)).sum()
+    };
+    let expected = 1.0 - (0..18).map(divergence).sum::<f64>() / (18.0 * std::f64::consts::LN_2);
+    let given = report.similarities[0][1];
+    assert!((given - expected).abs() < 1e-4, "{given}, not {expected}");
+    for i in 0..4 {
+        assert!((report.similarities[i][i] - 1.0).abs() < 1e-9);
+        (0..4).for_each(|j| assert_eq!(report.similarities[i][j], report.similarities[j][i]));
+    }
+    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    let bytes = STANDARD.decode(json["similarities"].as_str().unwrap()).unwrap();
+    assert_eq!((bytes.len(), bytes[0], bytes[1], bytes[4]), (16, 255, (255.0 * given).round() as u8, bytes[1]));
+    let csv = report.similarities_csv();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (5, "head,0.0,0.1,1.0,1.1"));
+    assert!(lines[1].starts_with(&format!("0.0,1.0000,{given:.4},")), "{csv}");
+}
+
+/// Of more heads than have rows of their own, layers are shown.
+#[test]
+fn a_large_model_has_a_picture_of_layers() {
+    let mut report = report();
+    let head = report.heads[0].clone();
+    (report.model.layers, report.model.heads) = (3, 50);
+    report.heads = (0..150).map(|i| Head { layer: i / 50, head: i % 50, ..head.clone() }).collect();
+    report.similarities = vec![vec![0.5; 150]; 150];
+    let svg = report.svg().unwrap();
+    assert_eq!(svg.matches("<rect").count(), 1 + 150 + 9);
 }
 
 /// As of 1,500 heads: first the largest weights go, then coarse maps, then the finest.

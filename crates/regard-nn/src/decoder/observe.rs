@@ -1,4 +1,4 @@
-//! To look on as a decoder reads a text, and to change what its heads give.
+//! To look on as a decoder reads a text, and to change the residual stream and what heads give.
 
 use rayon::prelude::*;
 use regard::{Causal, Element, Facts, Inspect, Plan, Softcap, ViewMut, Window};
@@ -9,13 +9,14 @@ use crate::{Error, Result};
 /// Who is seen in a decoder's attention.
 pub type DecoderMask = (Causal, Option<Window>);
 
-/// Looks on as a decoder reads a text, and may change what heads give. `()` does neither.
+/// Looks on as a decoder reads a text, and may change what it sees. `()` does neither.
 pub trait Observer {
-    /// The residual stream `[n, hidden_size]` before block `layer`, or, with the number of blocks, after the last one.
+    /// The residual stream `[n, hidden_size]` before block `layer`, or, with the number of blocks, after the last one. What is written to it
+    /// is what the block reads, and what it adds to.
     ///
     /// # Errors
     /// Those of the observer, which end the reading.
-    fn residual(&mut self, _layer: usize, _rows: &[f32]) -> Result<()> {
+    fn residual(&mut self, _layer: usize, _rows: &mut [f32]) -> Result<()> {
         Ok(())
     }
 

@@ -19,7 +19,7 @@ impl Decoder {
         &self,
         x: &mut [f32],
         angles: &[Angles],
-        watch: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+        watch: &mut dyn FnMut(usize, &mut [f32]) -> Result<()>,
         attend: &mut Attend<'_, T>,
     ) -> Result<()> {
         let (config, hidden, heads) = (&self.config, self.config.hidden_size, self.config.heads());
