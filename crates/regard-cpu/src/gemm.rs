@@ -24,7 +24,6 @@ use panels::{Panels, Rows, Soon};
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     panels: Panels,
-    inputs: usize,
     outputs: usize,
 }
 
@@ -50,12 +49,12 @@ impl PackedMatrix {
     pub fn with_kernel<T: Element>(weight: &[T], outputs: usize, inputs: usize, kernel: Kernel) -> Result<Self> {
         let too_large = || Error::TooLarge { what: "weight matrix", shape: vec![outputs, inputs] };
         size("weight matrix", weight.len(), outputs.checked_mul(inputs).ok_or_else(too_large)?)?;
-        Ok(PackedMatrix { panels: Panels::new(weight, outputs, inputs, kernel), inputs, outputs })
+        Ok(PackedMatrix { panels: Panels::new(weight, outputs, inputs, kernel), outputs })
     }
 
     /// Elements of a row of `X`.
     pub fn inputs(&self) -> usize {
-        self.inputs
+        self.panels.inputs()
     }
 
     /// Elements of a row of `Y`.
@@ -73,7 +72,7 @@ impl PackedMatrix {
     /// # Panics
     /// When there is no such row, or `to` has not as many elements as a row.
     pub fn row(&self, output: usize, to: &mut [f32]) {
-        assert!(output < self.outputs && to.len() == self.inputs, "row {output} of {} by {}", self.outputs, self.inputs);
+        assert!(output < self.outputs && to.len() == self.inputs(), "row {output} of {} by {}", self.outputs, self.inputs());
         self.panels.row(output, to);
     }
 
@@ -106,7 +105,7 @@ impl PackedMatrix {
         threads: Threads,
     ) -> Result<()> {
         const { assert!(N > 0) };
-        let (first, inputs, outputs) = (&factors[0].0.panels, factors[0].0.inputs, factors[0].0.outputs);
+        let (first, inputs, outputs) = (&factors[0].0.panels, factors[0].0.inputs(), factors[0].0.outputs);
         let rows = x.len().checked_div(inputs).or(y.len().checked_div(outputs)).unwrap_or(0);
         size("input of a matrix product", x.len(), rows * inputs)?;
         size("output of a matrix product", y.len(), rows * outputs)?;

@@ -110,6 +110,11 @@ impl Panels {
         self.kernel
     }
 
+    /// Elements of a row of `X`.
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Outputs of a panel.
     pub(super) fn width(&self) -> usize {
         self.width
