@@ -1,5 +1,6 @@
 //! `regard inspect`: what every attention head of a model does on some texts.
 
+mod long;
 mod output;
 mod patch;
 mod summary;
@@ -67,13 +68,21 @@ pub(crate) struct Inspect {
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
     answer: Option<String>,
+    /// Ask for facts in long texts of these lengths, in tokens, and tell which are found, and how much of each head's mass is on those that are
+    /// not
+    #[arg(long, value_name = "LENGTH,…", value_delimiter = ',',
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "range", "first", "recent", "patch"])]
+    long_context: Vec<usize>,
+    /// Texts for each length and depth
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "long_context", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    draws: u32,
     /// Tokens at the beginning that count as sinks
     #[arg(long, value_name = "N", default_value_t = 4)]
     first: usize,
     /// Tokens, up to its own, that count as recent to a token
     #[arg(long, value_name = "N", default_value_t = 32)]
     recent: usize,
-    /// Decides the random sequences that heads are scored on, and what is resampled
+    /// Decides the random sequences that heads are scored on, what is resampled, and the facts in long texts
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -90,6 +99,9 @@ impl Inspect {
     pub(crate) fn execute(self) -> Result<(), Box<dyn Error>> {
         if let Some([clean, corrupt]) = self.patch.as_deref() {
             return patch::execute(&self, [clean, corrupt]);
+        }
+        if !self.long_context.is_empty() {
+            return long::execute(&self);
         }
         let mut options = self.options()?;
         // Places are taken before the work begins.

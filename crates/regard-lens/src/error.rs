@@ -57,6 +57,12 @@ pub enum Error {
     /// Prompts that do not differ in the answer.
     #[error("the answer has the log-probability {log_prob} after both prompts: there is nothing that patching could bring back")]
     NoDifference { log_prob: f64 },
+    /// A text that is too short for what is asked of it.
+    #[error("a length of {length} tokens has no room for a question and its answer, which take {needed}: ask at greater lengths")]
+    Room { length: usize, needed: usize },
+    /// Too little to make texts of.
+    #[error("there are {given} {what} to make texts of, and at least {needed} are needed")]
+    Phrases { what: &'static str, given: usize, needed: usize },
     /// The chart library failed.
     #[error("the chart cannot be drawn: {reason}")]
     Chart { reason: String },

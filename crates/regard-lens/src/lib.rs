@@ -24,6 +24,7 @@
 //! - [`scores`]: what each head looks for, on sequences made for it;
 //! - [`ablate`]: the loss without a head or a layer, and the curve of pruning; [`resample`]: one way to take them away;
 //! - [`patch`]: which heads and positions make two prompts answer differently;
+//! - [`long_context`]: what a model finds in long texts, and where its heads look;
 //! - [`leaks`]: whether a position sees what it must not;
 //! - [`clusters`]: heads that attend alike;
 //! - [`rollout`]: attention through all layers, an approximation;
@@ -43,6 +44,8 @@ mod inspect;
 #[cfg(feature = "models")]
 pub mod leaks;
 mod levels;
+#[cfg(feature = "models")]
+pub mod long_context;
 mod means;
 #[cfg(feature = "models")]
 pub mod patch;

@@ -77,14 +77,14 @@ impl Prompts {
 }
 
 /// The tokens that an answer adds to a prompt.
-fn continued(model: &Model, prompt: &str, text: &Text, answer: &str) -> Result<Vec<u32>> {
+pub(crate) fn continued(model: &Model, prompt: &str, text: &Text, answer: &str) -> Result<Vec<u32>> {
     let all = model.tokenizer().encode(&format!("{prompt}{answer}"))?;
     let rest = all.strip_prefix(&text.tokens[..]).filter(|rest| !rest.is_empty());
     rest.map(<[u32]>::to_vec).ok_or_else(|| Error::Answer { answer: answer.to_owned() })
 }
 
 /// The token of the largest logit, the first of equals.
-fn likeliest(logits: &[f32]) -> u32 {
+pub(crate) fn likeliest(logits: &[f32]) -> u32 {
     let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, x)| if *x > best.1 { (i, *x) } else { best });
     best.0 as u32
 }

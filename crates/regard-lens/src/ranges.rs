@@ -73,7 +73,7 @@ pub(crate) fn check(ranges: &[NamedRange], first: &Text) -> Result<()> {
 }
 
 /// The tokens that hold each occurrence of a piece.
-fn found(piece: &str, pieces: &[String]) -> Vec<Range<usize>> {
+pub(crate) fn found(piece: &str, pieces: &[String]) -> Vec<Range<usize>> {
     let ends: Vec<usize> = pieces
         .iter()
         .scan(0, |end, piece| {

@@ -115,6 +115,24 @@ fn ranges_have_names_and_masses() {
 }
 
 #[test]
+fn facts_in_long_texts_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let csv = dir.path().join("long.csv").to_str().unwrap().to_owned();
+    let asked = |arguments: &[&str]| inspect(&[&["--long-context", "60,120", "--draws", "1"], arguments].concat());
+    let all: Value = serde_json::from_str(&stdout(&asked(&["--json", "-", "--csv", &csv]))).unwrap();
+    let trials = all["trials"].as_array().unwrap();
+    assert_eq!((&all["format"], trials.len()), (&"regard-long-context/1".into(), 2 * (3 * 5 + 1)));
+    for trial in trials {
+        assert!(trial["tokens"].as_u64() <= trial["length"].as_u64(), "{trial}");
+        let mass = trial["mass"][5][7].as_f64().unwrap();
+        assert!((0.0..=1.0001).contains(&mass), "{trial}");
+    }
+    assert_eq!(std::fs::read_to_string(csv).unwrap().lines().count(), trials.len() + 1);
+    let text = stdout(&asked(&[]));
+    assert!(["needle", "keys", "variables", "words", "not answered"].iter().all(|word| text.contains(word)), "{text}");
+}
+
+#[test]
 fn prompts_are_patched() {
     let (clean, corrupt) = ("The king said to the queen", "The king said to the witch");
     let patched = |arguments: &[&str]| inspect(&[&["--patch", clean, corrupt], arguments].concat());
@@ -140,7 +158,7 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 18] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
         (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
@@ -151,6 +169,8 @@ fn what_cannot_be_done_is_said_before_the_work() {
         (&["--patch", "The king", "The king"], "the clean and the corrupt prompt are the same tokens"),
         (&["--patch", "The king", "The old king said"], "the clean prompt has"),
         (&["--patch", "The king", "The witch", "--answer", ""], "the answer \"\" adds no tokens"),
+        (&["--long-context", "200,9999"], "the model's context is 512 tokens: shorten the text"),
+        (&["--long-context", "5"], "a length of 5 tokens has no room for a question and its answer"),
         (&[&long], "the model's context is 512 tokens: shorten the text"),
         (&["a"], "and needs at least 2"),
         (&[TEXT, "--out", nowhere.to_str().unwrap()], "cannot write"),

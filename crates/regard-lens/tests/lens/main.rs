@@ -5,6 +5,7 @@ mod bad_input;
 mod built;
 mod heads;
 mod leaks;
+mod long_context;
 mod output;
 mod patching;
 mod transformers;
