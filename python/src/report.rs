@@ -84,7 +84,7 @@ fn _report(py: Python<'_>, told: Told, layers: Vec<Bound<'_, PyDict>>) -> PyResu
     let model = ModelFacts { name: title.clone(), kind, kv_heads, head_dim, context, parameters, ..Default::default() };
     let Told { kernel, seconds, first: first_tokens, recent: recent_tokens, top, tokens, .. } = told;
     let run = Run { kernel, seconds, first_tokens, recent_tokens, top, ..Default::default() };
-    let text = TextFacts { name: title, loss: vec![None; tokens.len()], tokens };
+    let text = TextFacts { name: title, loss: vec![None; tokens.len()], ids: Vec::new(), tokens };
     let layers = layers.iter().map(layer).collect::<PyResult<Vec<_>>>()?;
     compute(py, || record::report(model, run, text, &layers))?.map(PyReport).map_err(raised)
 }

@@ -101,7 +101,8 @@ pub struct TextFacts {
     pub name: String,
     /// Its tokens, as one reads them.
     pub tokens: Vec<String>,
-    /// Its tokens, as the model reads them.
+    /// Its tokens, as the model reads them; left out where they are not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<u32>,
     /// The loss of each token given those before it, nats; the first has none.
     pub loss: Vec<Option<f64>>,

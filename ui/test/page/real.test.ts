@@ -65,7 +65,7 @@ test("what the heads read of an answer is what `regard inspect` tells of its tok
   await page.getByRole("button", { name: "Continue" }).first().click();
   const explorer = page.locator(".explorer").first();
   await explorer.locator(".tokens").waitFor();
-  const words = await explorer.locator(".tokens > span").evaluateAll(all => all.map(word => word.textContent).join(""));
+  const words = await explorer.locator(".tokens > span").evaluateAll(all => all.map(word => word.textContent.replaceAll("⏎", "")).join(""));
   const log = await page
     .locator(".log")
     .first()
