@@ -133,6 +133,12 @@ impl Inspect {
         all.into_iter().filter_map(open).collect()
     }
 
+    /// The places for JSON and a table, of what is told in these alone.
+    fn tables(&self) -> Result<Tables, Box<dyn Error>> {
+        let open = |path: &Option<PathBuf>| path.as_deref().map(Output::open).transpose();
+        Ok(Tables { json: open(&self.json)?, csv: open(&self.csv)? })
+    }
+
     fn options(&self) -> Result<Options, Box<dyn Error>> {
         let part = |given: &String| {
             let part = match given.split_once('.') {
@@ -178,6 +184,33 @@ impl Inspect {
             texts.push(Text::new(model, "a tale", TALE)?);
         }
         Ok(texts)
+    }
+}
+
+/// Where JSON and a table go.
+struct Tables {
+    json: Option<Output>,
+    csv: Option<Output>,
+}
+
+impl Tables {
+    /// Writes what is asked for; the summary where nothing is.
+    fn write(
+        self,
+        json: impl FnOnce() -> Result<String, regard_lens::Error>,
+        csv: impl FnOnce() -> String,
+        summary: impl FnOnce() -> String,
+    ) -> Result<(), Box<dyn Error>> {
+        if self.json.is_none() && self.csv.is_none() {
+            writeln!(io::stdout(), "{}", summary())?;
+        }
+        if let Some(place) = self.json {
+            place.write(json()?.as_bytes())?;
+        }
+        if let Some(place) = self.csv {
+            place.write(csv().as_bytes())?;
+        }
+        Ok(())
     }
 }
 

@@ -2,19 +2,16 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use regard_lens::long_context::{LongContext, Options, Phrases, TASKS, Trial, long_context};
 
-use super::output::Output;
 use super::{Bar, Inspect};
 
 /// Texts that were not answered which are named.
 const NAMED: usize = 8;
 
 pub(super) fn execute(inspect: &Inspect) -> Result<(), Box<dyn Error>> {
-    let [json, csv] = [&inspect.json, &inspect.csv].map(|path| path.as_deref().map(Output::open).transpose());
-    let (json, csv) = (json?, csv?);
+    let tables = inspect.tables()?;
     let (name, model) = inspect.model()?;
     let options = Options {
         lengths: inspect.long_context.clone(),
@@ -25,17 +22,7 @@ pub(super) fn execute(inspect: &Inspect) -> Result<(), Box<dyn Error>> {
     let bar = Bar::new();
     let found = long_context(&model, &name, &options, &mut |progress| bar.show(progress))?;
     bar.0.finish_and_clear();
-    let quiet = json.is_some() || csv.is_some();
-    if let Some(json) = json {
-        json.write(found.json()?.as_bytes())?;
-    }
-    if let Some(csv) = csv {
-        csv.write(found.csv().as_bytes())?;
-    }
-    if !quiet {
-        writeln!(io::stdout(), "{}", summary(&found))?;
-    }
-    Ok(())
+    tables.write(|| found.json(), || found.csv(), || summary(&found))
 }
 
 fn summary(found: &LongContext) -> String {

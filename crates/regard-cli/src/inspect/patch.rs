@@ -2,35 +2,22 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use regard_lens::patch::{Patches, Prompts, patch};
 
-use super::output::Output;
 use super::{Bar, Inspect};
 
 /// Heads and places that are named.
 const NAMED: usize = 5;
 
 pub(super) fn execute(inspect: &Inspect, [clean, corrupt]: [&String; 2]) -> Result<(), Box<dyn Error>> {
-    let [json, csv] = [&inspect.json, &inspect.csv].map(|path| path.as_deref().map(Output::open).transpose());
-    let (json, csv) = (json?, csv?);
+    let tables = inspect.tables()?;
     let (name, model) = inspect.model()?;
     let prompts = Prompts::new(&model, clean, corrupt, inspect.answer.as_deref())?;
     let bar = Bar::new();
     let patches = patch(&model, &name, &prompts, &mut |progress| bar.show(progress))?;
     bar.0.finish_and_clear();
-    let quiet = json.is_some() || csv.is_some();
-    if let Some(json) = json {
-        json.write(patches.json()?.as_bytes())?;
-    }
-    if let Some(csv) = csv {
-        csv.write(patches.csv().as_bytes())?;
-    }
-    if !quiet {
-        writeln!(io::stdout(), "{}", summary(&patches))?;
-    }
-    Ok(())
+    tables.write(|| patches.json(), || patches.csv(), || summary(&patches))
 }
 
 fn summary(patches: &Patches) -> String {
