@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -249,31 +250,33 @@ pub(crate) fn host(name: &str, kind: c_int) -> PyResult<()> {
 /// A new array that another library takes over by its `from_dlpack`.
 #[pyclass(frozen, module = "regard._regard")]
 pub(crate) struct Buffer {
-    data: Vec<u64>,
+    data: Arc<Vec<u64>>,
     shape: Vec<i64>,
     dtype: DataType,
 }
 
 impl Buffer {
     pub(crate) fn new(dtype: DataType, shape: &[usize], bytes: usize) -> PyResult<Self> {
-        Ok(Buffer { data: filled("result", bytes.div_ceil(8))?, shape: shape.iter().map(|&n| n as i64).collect(), dtype })
+        let data = Arc::new(filled("result", bytes.div_ceil(8))?);
+        Ok(Buffer { data, shape: shape.iter().map(|&n| n as i64).collect(), dtype })
     }
 
     pub(crate) fn data(&mut self) -> *mut u8 {
-        self.data.as_mut_ptr().cast()
+        Arc::get_mut(&mut self.data).map_or(null_mut(), |data| data.as_mut_ptr().cast())
     }
 }
 
-/// What a managed tensor over a [`Buffer`] needs: the buffer is let go when the tensor is.
+/// What a managed tensor over a [`Buffer`] needs. It holds no Python object: it may die on any thread, and where the lock of Python was
+/// given up below a call of ours, which `Python::attach` does not see.
 struct Lent {
     managed: ManagedUnversioned,
-    _buffer: Py<Buffer>,
+    _data: Arc<Vec<u64>>,
     shape: Vec<i64>,
 }
 
 unsafe extern "C" fn let_go(managed: *mut ManagedUnversioned) {
     // SAFETY: `context` is the box that `__dlpack__` leaked, and this is the last use of it.
-    Python::attach(|_| drop(unsafe { Box::from_raw((*managed).context.cast::<Lent>()) }));
+    drop(unsafe { Box::from_raw((*managed).context.cast::<Lent>()) });
 }
 
 #[pymethods]
@@ -292,7 +295,7 @@ impl Buffer {
         };
         // Without a version, which every consumer reads.
         let managed = ManagedUnversioned { tensor, context: null_mut(), deleter: Some(let_go) };
-        let mut lent = Box::new(Lent { managed, _buffer: slf.clone().unbind(), shape: buffer.shape.clone() });
+        let mut lent = Box::new(Lent { managed, _data: buffer.data.clone(), shape: buffer.shape.clone() });
         let strides: Vec<i64> = (0..lent.shape.len()).map(|a| lent.shape[a + 1..].iter().product()).collect();
         lent.shape.extend(strides); // sizes, then strides
         let ndim = buffer.shape.len();
