@@ -111,7 +111,7 @@ class Llama:
         self.model = llama.llama_model_load_from_file(str(file).encode(), llama.llama_model_default_params())
         limits = llama.llama_context_default_params()
         limits.n_ctx = max(*options.prefill, *options.decode) + WRITTEN
-        limits.n_batch, limits.n_ubatch = max(options.prefill), 512
+        limits.n_batch, limits.n_ubatch = limits.n_ctx, 512
         limits.n_threads = limits.n_threads_batch = options.threads
         self.context = llama.llama_init_from_model(self.model, limits)
 
