@@ -30,6 +30,13 @@ pub struct PackedMatrix {
 /// Below this many multiply-adds, waking a second thread takes longer than it saves (some 10 µs).
 const ALONE: usize = 1 << 18;
 
+/// Rows of `X` that are multiplied with all panels together: a panel waits in the first-level cache for as many as the second-level one
+/// holds, and is widened once for them.
+const ROWS: usize = 256;
+
+/// Rows for each thread below which panels are shared out and not rows: no thread is idle, and each reads its own weights.
+const EACH: usize = 32;
+
 /// Parts of a matrix for each thread: a thread that is held up leaves some to the others.
 const PARTS: usize = 4;
 
@@ -119,15 +126,15 @@ impl PackedMatrix {
         if y.is_empty() {
             return Ok(());
         }
-        let (product, most) = (Combined { factors, f, inputs, outputs }, first.rows_at_once());
+        let product = Combined { factors, f, inputs, outputs };
         let all = threads == Threads::All && rows * inputs * outputs > ALONE;
         match if all { rayon::current_num_threads() } else { 1 } {
-            1 => y.chunks_mut(most * outputs).enumerate().for_each(|(i, y)| product.rows(x, i * most, y)),
-            threads if rows < threads * most / 8 => product.share_panels(x, rows, y),
+            1 => y.chunks_mut(ROWS * outputs).enumerate().for_each(|(i, y)| product.rows(x, i * ROWS, y)),
+            threads if rows < threads * EACH => product.share_panels(x, rows, y),
             threads => {
-                // As many parts for each thread, of whole tiles.
-                let parts = rows.div_ceil(most).next_multiple_of(threads);
-                let part = rows.div_ceil(parts).next_multiple_of(SIDE);
+                // As many parts for each thread, of whole blocks.
+                let parts = rows.div_ceil(ROWS).next_multiple_of(threads);
+                let part = rows.div_ceil(parts).next_multiple_of(first.rows_in_a_block());
                 y.par_chunks_mut(part * outputs).enumerate().for_each(|(i, y)| product.rows(x, i * part, y));
             }
         }
@@ -199,7 +206,7 @@ impl<F: Fn([&mut [f32]; N]) + Sync, const N: usize> Combined<'_, F, N> {
             matrix.panels.begin(session, panel, x, block);
         }
         let mut before = 0..0;
-        for rows in ranges(0..n, self.panels().rows_at_end()) {
+        for rows in ranges(0..n, self.panels().rows_at_end(n)) {
             for ((matrix, _), block) in self.factors.iter().zip(&mut *blocks) {
                 let to = Soon { rows: &y[rows.start * y_row..], stride: y_row, columns };
                 matrix.panels.end(session, panel, x, rows.clone(), &mut block[rows.start * width..], to);

@@ -61,7 +61,7 @@ impl Drop for Rows<'_> {
 /// Pairs of a tile.
 const TILE: usize = SIDE * SIDE;
 
-/// Rows up to which a panel in bf16 is widened as it is read: [`Product`] reads it once for so many. For more it is widened before.
+/// Rows that [`Product`] keeps in registers: a panel in bf16 is widened as it is read, once for so many. For more it is widened before.
 const FEW: usize = 6;
 
 /// Tiles of inputs that a panel multiplies all rows with before the next ones: so many stay in the first-level cache.
@@ -120,15 +120,15 @@ impl Panels {
         self.width
     }
 
-    /// Rows of `X` that are multiplied with all panels together: the first-level cache holds them while the weights stream past, or the
-    /// second-level one, where a panel waits in the first for as many as can be.
-    pub(super) fn rows_at_once(&self) -> usize {
-        if self.tiled() { 256 } else { 48 }
+    /// Rows that are multiplied together.
+    pub(super) fn rows_in_a_block(&self) -> usize {
+        if self.tiled() { SIDE } else { FEW }
     }
 
-    /// Rows whose sums are put away together, while the first-level cache holds them.
-    pub(super) fn rows_at_end(&self) -> usize {
-        if self.tiled() { 2 * SIDE } else { 48 }
+    /// Rows of `n` whose sums are put away together: with AMX, while the first-level cache holds them; else all, as a panel is widened for
+    /// each time.
+    pub(super) fn rows_at_end(&self, n: usize) -> usize {
+        if self.tiled() { 2 * SIDE } else { n.max(1) }
     }
 
     /// Row `output` of the weights, widened.
