@@ -27,6 +27,11 @@ def status(field):
     return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", open("/proc/self/status").read(), re.M)[1])
 
 
+def available():
+    """Bytes of memory that a process can have."""
+    return 1024 * int(re.search(r"^MemAvailable:\s+(\d+) kB", open("/proc/meminfo").read(), re.M)[1])
+
+
 def growth(call):
     """Bytes by which the peak of resident memory grows in one call, beyond its results."""
     gc.collect()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import masks
-from protocol import Unsupported, Work, serve
+from protocol import Unsupported, Work, available, serve
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -33,6 +33,8 @@ def attention(case):
         if q_len > 1 << 16:
             raise Unsupported("no window, and a dense mask of this length does not fit")
         mask, note = torch.from_numpy(masks.dense(case)), "dense mask"
+    if "inspect" in case["kind"]:
+        return Work(torch.inference_mode()(materialised(q, k, v, case["causal"])), "weights of all heads materialised")
     causal = case["causal"] and mask is None
     if causal and q_len != kv_len:
         raise Unsupported("its causal mask aligns the first positions")
@@ -47,6 +49,29 @@ def attention(case):
         return out, q.grad, k.grad, v.grad
 
     return Work(both if backward else torch.inference_mode()(lambda: [forward()]), note)
+
+
+def materialised(q, k, v, causal):
+    """What BertViz draws: the weights of every head of every layer (the batch), as eager attention returns them."""
+    length = k.shape[2]
+    size, room = q[..., 0].numel() * length * q.element_size(), available()
+    if size > room:
+        raise Unsupported(f"{size / 1e9:.0f} GB of weights do not fit into {room / 1e9:.0f} GB")
+    hidden = torch.ones(q.shape[2], length, dtype=torch.bool).triu(1) if causal else None
+
+    def layer(q, k, v):
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
+        return weights @ v, weights
+
+    def call():
+        all_layers = [layer(*each) for each in zip(q, k, v)]
+        del all_layers  # the weights count as working memory, not as a result
+        return []
+
+    return call
 
 
 class Block(nn.Module):

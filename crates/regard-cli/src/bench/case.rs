@@ -22,6 +22,8 @@ pub(super) enum Kind {
     LinearDelta,
     /// The time of a forward pass with facts about every row.
     Inspect,
+    /// The resident memory that one adds to its inputs: the output, the facts, and what it works with.
+    MemoryInspect,
     /// The time of the maps of a forward pass, by its log-sum-exp: 256 by 256 cells, and what every key receives.
     Maps,
     /// The time of a training step.
@@ -29,12 +31,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Of the same passes, their memory; none of linear attention and training.
+    /// Of the same passes, their memory; none of maps, linear attention and training.
     pub(super) fn memory(self) -> Option<Kind> {
         match self {
             Kind::Forward | Kind::Memory => Some(Kind::Memory),
             Kind::Backward | Kind::MemoryBackward => Some(Kind::MemoryBackward),
-            Kind::Inspect | Kind::Maps | Kind::Linear | Kind::LinearDelta | Kind::Train => None,
+            Kind::Inspect | Kind::MemoryInspect => Some(Kind::MemoryInspect),
+            Kind::Maps | Kind::Linear | Kind::LinearDelta | Kind::Train => None,
         }
     }
 

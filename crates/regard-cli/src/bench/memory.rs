@@ -5,9 +5,9 @@ use std::fs;
 use std::process::Command;
 
 use half::{bf16, f16};
-use regard::{Attention, Element, Mask, Output, Tensor};
+use regard::{Attention, Element, Inspect, Mask, Output, Tensor};
 
-use super::case::{Case, Dtype};
+use super::case::{Case, Dtype, Kind};
 use super::inputs::Inputs;
 use super::pattern::Masked;
 
@@ -20,7 +20,7 @@ pub(super) fn growth_alone(case: &Case, threads: usize) -> Result<u64, Box<dyn E
     answer.trim().parse().map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned().into())
 }
 
-/// Bytes that a pass adds to the resident memory at its peak, beyond its inputs and outputs.
+/// Bytes that a pass adds to the resident memory at its peak, beyond its inputs and outputs; of an inspection, beyond its inputs.
 pub(super) fn growth(case: &Case) -> Result<u64, Box<dyn Error>> {
     match case.dtype {
         Dtype::F32 => case.masked(Grown(case, Inputs::<f32>::new(case)?)),
@@ -39,6 +39,9 @@ impl<T: Element> Masked for Grown<'_, T> {
         let attention = Attention::new().mask(mask);
         inputs.with_kv(|kv| {
             let plan = attention.plan(inputs.q.view(), kv)?;
+            if case.kind == Kind::MemoryInspect {
+                return during(|| Ok(drop(plan.inspect(&Inspect::default())?)));
+            }
             let [batch, heads, len, _] = plan.shape().out();
             let mut output = Output { out: touched(plan.shape().out())?, lse: touched([batch, heads, len, 1])? };
             if !case.kind.backward() {
