@@ -107,9 +107,11 @@ pub fn inspect(
     };
     let mut labels = labels(first.tokens.len(), options);
     if options.leaks {
-        let (leak, cuts) = leaks::leaks(decoder, &first.tokens, options.seed)?;
+        let (tokens, rest) = first.tokens.split_at(first.tokens.len().min(leaks::TOKENS));
+        let (leak, cuts) = leaks::leaks(decoder, tokens, options.seed)?;
+        let place = if rest.is_empty() { String::new() } else { format!("{} tokens of the ", tokens.len()) };
         labels.push(match leak {
-            None => format!("Leak check: no position saw a later token, at {cuts} places of the first text, bit for bit."),
+            None => format!("Leak check: no position saw a later token, at {cuts} places of the first {place}text, bit for bit."),
             Some(leak) => {
                 format!("LEAK: position {} saw a token from {} on, in layer {}.", leak.position, leak.changed, leak.layer)
             }

@@ -25,6 +25,9 @@ pub struct Leak {
 /// Positions from which on tokens are changed, at most.
 pub const CUTS: usize = 8;
 
+/// Tokens of a text that [`inspect`](crate::inspect()) looks at: the text is read once for each cut, and held twice.
+pub const TOKENS: usize = 4096;
+
 /// The first leak of a decoder on a text, if there is any; and at how many positions it was looked for.
 ///
 /// # Errors

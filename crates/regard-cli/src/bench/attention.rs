@@ -77,7 +77,9 @@ impl Options {
         let mut report = Report::new(threads, roofs, peer.as_ref().map(Peer::name), self.json)?;
         for case in &chosen {
             match case.kind {
-                Kind::Memory | Kind::MemoryBackward | Kind::MemoryInspect => report.add_memory(case, grow(case, command, threads)?)?,
+                Kind::Memory | Kind::MemoryBackward | Kind::MemoryInspect => {
+                    report.add_memory(case, grow(case, command, threads)?)?
+                }
                 _ => report.add_times(case, measure(case, &all, peer.as_mut(), self.runs)?)?,
             }
         }
