@@ -1,8 +1,8 @@
 // The report of `regard inspect`: reads the data that the page holds, checks it, and shows it from top to bottom.
 
-import { dashboard, open } from "./dashboard";
+import { dashboard, toHead } from "./dashboard";
 import { el, prose, section } from "./dom";
-import { facts, headName, type Fact } from "./facts";
+import { facts, type Fact } from "./facts";
 import { gallery } from "./gallery";
 import { head } from "./head";
 import { read, type Lens } from "./lens";
@@ -67,13 +67,7 @@ function keep(lens: Lens, index: number): void {
 
 function key(lens: Lens, store: Store): HTMLElement {
   const entry = (fact: Fact): HTMLElement => {
-    const heads = fact.heads.map(one =>
-      el(
-        "button",
-        { type: "button", class: "to-head", onclick: () => open(store, lens.heads.indexOf(one)), "aria-label": `Show ${headName(one)}` },
-        `${one.layer}·${one.head}`,
-      ),
-    );
+    const heads = fact.heads.map(one => toHead(lens, store, lens.heads.indexOf(one)));
     return el(
       "div",
       { class: "fact" },

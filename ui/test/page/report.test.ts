@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { number, percent } from "../../src/scale";
+import { sequential } from "../../src/colour";
+import { ABLATIONS } from "../../src/lens";
 import { small } from "../fixture";
 import { close, open, redrawn } from "./common";
 
@@ -47,6 +49,76 @@ test("the dashboard shows each head's value of the measure that is chosen", asyn
   await page.getByLabel("Colour by").selectOption({ label: "Retrieval" });
   assert.equal(await cells.count(), 0);
   assert.match(await page.locator("#dashboard").innerText(), /Retrieval: not measured in this run\./);
+  assert.deepEqual(problems, []);
+});
+
+test("ablation by zeros, means and resampling: of each head, and of all heads of a layer", async () => {
+  const { page, problems } = await open(lens, "#L4H2");
+  const cells = page.getByRole("gridcell");
+  const nats = (change: number): string => `${change > 0 ? "+" : ""}${number(change)} nats`;
+  for (const by of ABLATIONS) {
+    await page.getByLabel("Colour by").selectOption({ label: `Loss without it (${by})` });
+    const rows = lens.layers.map(({ layer, ablation }) => [
+      ...lens.heads
+        .slice(layer * 8, layer * 8 + 8)
+        .map(({ head, ablation }) => `Layer ${layer}, head ${head}: loss without it (${by}) ${nats(ablation[by] as number)}`),
+      `Layer ${layer}, all heads: loss without it (${by}) ${nats(ablation[by] as number)}`,
+    ]);
+    assert.deepEqual(await cells.evaluateAll(all => all.map(cell => cell.getAttribute("aria-label"))), rows.flat());
+    const told = await page
+      .locator("#head .numbers div", { hasText: `(${by})` })
+      .locator("dd")
+      .innerText();
+    assert.equal(told, `${nats(lens.heads[34].ablation[by] as number)}; all of layer 4: ${nats(lens.layers[4].ablation[by] as number)}`);
+  }
+  const most = Math.max(...lens.layers.map(({ ablation }) => Math.abs(ablation.resample as number)));
+  assert.equal(
+    await page
+      .locator("#dashboard .legend")
+      .nth(1)
+      .innerText()
+      .then(text => text.replace(/\s+/g, " ")),
+    `−${number(most)} +${number(most)} nats all heads of a layer`,
+  );
+  await cells.nth(4 * 9 + 2).focus();
+  for (const key of ["End", "ArrowUp", "ArrowLeft", "ArrowRight"]) await page.keyboard.press(key);
+  assert.match(await page.locator("#dashboard .readout").innerText(), /^Layer 3, all heads: loss without it \(resample\)/);
+  await page.keyboard.press("Enter");
+  assert.match(page.url(), /#L4H2$/, "a layer is no head that could be shown");
+  await page.getByLabel("Colour by").selectOption({ label: "Entropy" });
+  assert.equal(await cells.count(), 48);
+  assert.deepEqual(problems, []);
+});
+
+test("the mass on a named range can be chosen, and is told of the head, in words and among the facts", async () => {
+  const { page, problems } = await open(lens, "#L4H0");
+  const row = (of: Float64Array, q: number): number => of.subarray(q * tokens + 18, q * tokens + 22).reduce((a, b) => a + b);
+  const masses = weights.map(of => Array.from({ length: tokens - 21 }, (_, i) => row(of, i + 21)).reduce((a, b) => a + b) / (tokens - 21));
+  const lasts = weights.map(of => row(of, tokens - 1));
+  for (const [label, name, values] of [
+    ["Mass on “The meal”", "mass on “The meal”", masses],
+    ["Last row's mass on “The meal”", "last row's mass on “The meal”", lasts],
+  ] as const) {
+    await page.getByLabel("Colour by").selectOption({ label });
+    const cells = page.getByRole("gridcell");
+    assert.deepEqual(
+      await cells.evaluateAll(all => all.map(cell => cell.getAttribute("aria-label"))),
+      values.map((value, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: ${name} ${percent(value)}`),
+    );
+    assert.match(await page.locator("#dashboard .says").innerText(), /tokens 18 to 21, “a piece of cheese”/);
+    const best = values.indexOf(Math.max(...values));
+    const colour = await cells.nth(best).evaluate(cell => getComputedStyle(cell).backgroundColor.match(/\d+/g)!.map(Number));
+    assert.deepEqual(colour, sequential(1, false), "the most has the last colour");
+    const told = page.locator("#head .numbers div").filter({ has: page.getByText(label, { exact: true }) });
+    assert.equal(await told.locator("dd").innerText(), percent(values[32]));
+  }
+  const [most, last] = [masses, lasts].map(values => values.indexOf(Math.max(...values)));
+  const name = (head: number): string => `ayer ${Math.floor(head / 8)}, head ${head % 8}`;
+  assert.match(
+    await page.locator(".fact", { hasText: "Mass on “The meal”" }).innerText(),
+    new RegExp(`L${name(most)} gives most to .*: ${percent(masses[most])} of .* it is l${name(last)}: ${percent(lasts[last])}\\.`),
+  );
+  assert.match(await page.locator("#run").innerText(), /Range “fox”\s+token 8, “fox”/);
   assert.deepEqual(problems, []);
 });
 
@@ -140,7 +212,11 @@ test("nothing sticks out at the width of a phone", async () => {
     const { page, problems } = await open(lens, "", { viewport: { width, height: 844 }, hasTouch: true, isMobile: true });
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
     await page.locator("#head").scrollIntoViewIfNeeded();
-    assert.ok((await page.locator("canvas.map").boundingBox())!.width <= width);
+    for (const map of await page.locator("canvas.map").all()) assert.ok((await map.boundingBox())!.width <= width);
+    await page.getByLabel("Colour by").selectOption({ label: "Loss without it (zero)" });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
+    const cut = (): number => [...document.querySelectorAll("td")].filter(cell => cell.scrollWidth > cell.clientWidth).length;
+    assert.equal(await page.evaluate(cut), 0);
     assert.deepEqual(problems, []);
   }
 });
