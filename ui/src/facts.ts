@@ -212,4 +212,4 @@ function logits({ heads }: Lens): Fact | null {
   return { title: "Logits", text, heads: [best] };
 }
 
-const cap = (text: string): string => text[0].toUpperCase() + text.slice(1);
+export const cap = (text: string): string => text[0].toUpperCase() + text.slice(1);

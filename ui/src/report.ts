@@ -1,5 +1,6 @@
 // The report of `regard inspect`: reads the data that the page holds, checks it, and shows it from top to bottom.
 
+import { alike } from "./alike";
 import { dashboard, toHead } from "./dashboard";
 import { el, prose, section } from "./dom";
 import { facts, type Fact } from "./facts";
@@ -34,7 +35,15 @@ function show(lens: Lens): void {
   const name = lens.model.name ?? "a model";
   document.title = `What ${name} attends to`;
   const theme = themeSwitch(dark => store.set({ dark }));
-  const parts = [run(lens), key(lens, store), dashboard(lens, store), positions(lens, store), gallery(lens, store), head(lens, store)];
+  const parts = [
+    run(lens),
+    key(lens, store),
+    dashboard(lens, store),
+    positions(lens, store),
+    gallery(lens, store),
+    alike(lens, store),
+    head(lens, store),
+  ];
   const links = parts.map(part => el("a", { href: `#${part.id}` }, part.querySelector("h2")?.textContent ?? ""));
   main.replaceChildren(
     el("header", {}, el("h1", {}, document.title), theme, el("nav", { "aria-label": "Parts of the report" }, ...links)),

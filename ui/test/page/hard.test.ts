@@ -40,6 +40,7 @@ test("what was not measured is said in words, not drawn", async () => {
     "Entropy: not measured in this run.",
     "Nothing was measured by position.",
     "This report holds no heat maps.",
+    "How alike any two heads attend is not in this report.",
     "This report holds no heat map of this head.",
     "How far it reads was not measured.",
     "How much each token is read was not measured.",

@@ -105,6 +105,14 @@ test("the report of a text is drawn", only, async () => {
   const change = lens.layers[3].ablation.resample as number;
   const told = `Layer 3, all heads: loss without it (resample) ${change > 0 ? "+" : ""}${number(change)} nats`;
   assert.equal((await labels())[4 * 9 - 1], told);
+  await page.locator("#alike canvas").focus();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("ArrowRight");
+  const alike = Buffer.from(lens.similarities!, "base64")[1] / 255; // the first cluster is that of the first head, and holds the second
+  assert.equal(
+    await page.locator("#alike .readout").innerText(),
+    `Layer 0, head 0 and layer 0, head 1: similarity ${alike.toFixed(2)}; both are of cluster 0`,
+  );
   assert.deepEqual(problems, []);
   await page.locator(".gallery canvas").first().scrollIntoViewIfNeeded(); // drawn when they come into view
   await page.waitForFunction(() => {

@@ -5,8 +5,9 @@ import { after, test } from "node:test";
 import { number, percent } from "../../src/scale";
 import { sequential } from "../../src/colour";
 import { ABLATIONS } from "../../src/lens";
-import { small } from "../fixture";
-import { close, open, redrawn } from "./common";
+import { similarities, small } from "../fixture";
+import { lightness } from "../oklab";
+import { close, open, pixels, redrawn, side } from "./common";
 
 const { lens, weights } = small();
 const tokens = lens.texts[0].tokens.length;
@@ -21,6 +22,7 @@ test("it loads without a complaint or a request, and has all its parts", async (
     "Heads at a glance",
     "Along the text",
     "Every head",
+    "Heads alike",
     "One head",
   ]);
   assert.match(await page.locator("#run").innerText(), /Weights are not an explanation/);
@@ -120,6 +122,60 @@ test("the mass on a named range can be chosen, and is told of the head, in words
   );
   assert.match(await page.locator("#run").innerText(), /Range “fox”\s+token 8, “fox”/);
   assert.deepEqual(problems, []);
+});
+
+test("how alike any two heads attend is drawn in order of clusters, and told to pointer and keys", async () => {
+  const pairs = similarities(weights);
+  const order = lens.heads
+    .map((_, at) => at)
+    .sort((a, b) => (lens.heads[a].cluster as number) - (lens.heads[b].cluster as number) || a - b);
+  const pair = (at: number): number => pairs[order[Math.floor(at / 48)] * 48 + order[at % 48]];
+  const map = "#alike canvas.map";
+  const { page, problems } = await open(lens, "#L4H0");
+  await page.waitForFunction(map => document.querySelector<HTMLElement>(map)!.dataset.drawn, map);
+  const size = (await side(page, map)) / 48;
+  const middles = Array.from({ length: 48 * 48 }, (_, at): [number, number] => [
+    Math.floor(((at % 48) + 0.5) * size),
+    Math.floor((Math.floor(at / 48) + 0.5) * size),
+  ]);
+  const [paper, full] = [lightness(sequential(0, false)), lightness(sequential(1, false))];
+  (await pixels(page, middles, map)).forEach((pixel, at) => {
+    const expected = paper + ((full - paper) * pair(at)) / 255;
+    assert.ok(Math.abs(lightness(pixel) - expected) < 0.01, `pair ${at}: ${lightness(pixel)}, not ${expected}`);
+  });
+  const words = (row: number, column: number): string => {
+    const [a, b] = [order[row], order[column]];
+    const name = (head: number): string => `ayer ${Math.floor(head / 8)}, head ${head % 8}`;
+    const both = lens.heads[a].cluster === lens.heads[b].cluster ? `; both are of cluster ${lens.heads[a].cluster}` : "";
+    return `L${name(a)} and l${name(b)}: similarity ${(pairs[a * 48 + b] / 255).toFixed(2)}${both}`;
+  };
+  const out = page.locator("#alike .readout");
+  await page.locator(map).evaluate(canvas => canvas.scrollIntoView({ block: "start" }));
+  const box = (await page.locator(map).boundingBox())!;
+  await page.mouse.move(box.x + 76 + 30.5 * size, box.y + 56 + 7.5 * size);
+  assert.equal(await out.innerText(), words(7, 30));
+  await page.mouse.move(0, 0);
+  await page.locator(map).focus();
+  for (const key of ["ArrowDown", "Shift+ArrowDown", "ArrowDown", "ArrowRight"]) await page.keyboard.press(key);
+  await page.locator("#alike .readout", { hasText: "and" }).waitFor();
+  assert.equal(await out.innerText(), words(11, 1));
+  await page.keyboard.press("Enter");
+  const chosen = order[11];
+  assert.match(page.url(), new RegExp(`#L${Math.floor(chosen / 8)}H${chosen % 8}$`));
+  const near = order.filter(head => head !== chosen).sort((a, b) => pairs[chosen * 48 + b] - pairs[chosen * 48 + a]);
+  assert.deepEqual(
+    await page.locator("#alike .near span").allInnerTexts(),
+    near.slice(0, 8).map(head => `${Math.floor(head / 8)}·${head % 8}${(pairs[chosen * 48 + head] / 255).toFixed(2)}`),
+  );
+  await page.locator("#alike .near button").first().click();
+  assert.match(page.url(), new RegExp(`#L${Math.floor(near[0] / 8)}H${near[0] % 8}$`));
+  assert.deepEqual(problems, []);
+  const dark = await open(lens, "", { colorScheme: "dark" });
+  await dark.page.waitForFunction(map => document.querySelector<HTMLElement>(map)!.dataset.drawn, map);
+  const least = middles.findIndex((_, at) => pair(at) === Math.min(...pairs));
+  const [high, low] = (await pixels(dark.page, [middles[0], middles[least]], map)).map(lightness);
+  assert.ok(Math.abs(high - lightness(sequential(1, true))) < 0.01 && low < high - 0.3, `${high} ${low}`);
+  assert.deepEqual(dark.problems, []);
 });
 
 test("heads are chosen in the dashboard, the gallery, the facts and the choices, and the address keeps it", async () => {
