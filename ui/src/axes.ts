@@ -7,7 +7,7 @@ import { ticks, whole } from "./scale";
 /** From so many pixels a token on, tokens are named. */
 const NAMED = 11;
 
-export function sides(context: CanvasRenderingContext2D, { canvas, margins, tokens, view }: HeatMap): void {
+export function sides(context: CanvasRenderingContext2D, { canvas, margins, tokens, view, numbered }: HeatMap): void {
   const { x, y, scale, width, height } = view;
   const { left, top } = margins;
   const style = getComputedStyle(canvas);
@@ -19,7 +19,7 @@ export function sides(context: CanvasRenderingContext2D, { canvas, margins, toke
     const to = Math.min(tokens.length, from + length / scale);
     return named ? range(Math.floor(from), to) : ticks(from, Math.min(tokens.length - 1, to), length / 90).filter(Number.isInteger);
   };
-  const text = (at: number): string => (named ? shown(tokens[at]) : whole(at));
+  const text = (at: number): string => (named || !numbered ? shown(tokens[at]) : whole(at));
   for (const row of places(y, height)) {
     const at = (row + 0.5 - y) * scale;
     if (at < -1 || at > height) continue;

@@ -2,9 +2,11 @@
 
 import { css, ink } from "./colour";
 import { el, missing, prose, section, select } from "./dom";
+import { headName } from "./facts";
 import { headTable, WORDY } from "./grid";
-import type { Lens } from "./lens";
-import { brief, measures, shades, worded, type Measure, type Shades } from "./measures";
+import type { Lens, Maybe } from "./lens";
+import { brief, measures, shades, within, worded, type Measure, type Shades } from "./measures";
+import { ramp } from "./paint";
 import { number } from "./scale";
 import type { Store } from "./store";
 
@@ -18,12 +20,12 @@ export function dashboard(lens: Lens, store: Store): HTMLElement {
   const mark = (): void => cells.forEach((cell, index) => cell.setAttribute("aria-selected", String(index === store.get("head"))));
   store.watch(["measure", "dark"], () => {
     const measure = all.find(({ key }) => key === store.get("measure")) ?? all[0];
-    const colours = shades(measure, lens.heads);
+    const colours = shades(measure, lens.heads.map(measure.of));
     says.textContent = measure.says;
     out.textContent = colours ? "Point at a cell, or move with the arrow keys; click or Enter shows the head." : "";
     if (!colours) return place.replaceChildren(missing(`${measure.name}: not measured in this run.`));
     const made = grid(lens, store, measure, colours, out);
-    place.replaceChildren(made.table, ...legend(measure, colours, store.get("dark")));
+    place.replaceChildren(...made.parts);
     cells = made.cells;
     mark();
   });
@@ -39,30 +41,57 @@ export function dashboard(lens: Lens, store: Store): HTMLElement {
   );
 }
 
-function grid(lens: Lens, store: Store, measure: Measure, colours: Shades, out: HTMLElement): { table: HTMLElement; cells: HTMLElement[] } {
-  const { heads } = lens.model;
+/** The table and its legends; and the cells of single heads. */
+function grid(
+  lens: Lens,
+  store: Store,
+  measure: Measure,
+  colours: Shades,
+  out: HTMLElement,
+): { parts: HTMLElement[]; cells: HTMLElement[] } {
+  const { layers, heads } = lens.model;
   const dark = store.get("dark");
-  const cells = lens.heads.map((head, index) => {
-    const value = measure.of(head);
-    const colour = value === null ? null : colours.colour(value, dark);
-    const words = `Layer ${head.layer}, head ${head.head}: ${measure.name.toLowerCase()} ${worded(measure, value)}`;
+  const cell = (of: string, value: Maybe, { colour }: Shades, kind: string, more: object): HTMLElement => {
+    const paint = value === null ? null : colour(value, dark);
+    const words = `${of}: ${within(measure)} ${worded(measure, value)}`;
     return el(
       "td",
       {
         role: "gridcell",
-        tabindex: index === store.get("head") ? 0 : -1,
         "aria-label": words,
-        class: colour ? null : "none",
-        style: colour && `background:${css(colour)};color:${ink(colour)}`,
+        class: paint ? kind : `none ${kind}`,
+        style: paint && `background:${css(paint)};color:${ink(paint)}`,
         onfocus: () => (out.textContent = words),
         onpointerenter: () => (out.textContent = words),
-        onclick: () => open(store, index),
+        ...more,
       },
       heads <= WORDY ? brief(measure, value) : "",
     );
-  });
-  const table = headTable(lens.model, `${measure.name} by layer and head`, cells, index => open(store, index));
-  return { table, cells };
+  };
+  const cells = lens.heads.map((head, index) =>
+    cell(`Layer ${head.layer}, head ${head.head}`, measure.of(head), colours, "head", {
+      tabindex: index === store.get("head") ? 0 : -1,
+      onclick: () => open(store, index),
+    }),
+  );
+  const all = Array.from({ length: layers }, (_, layer) => measure.whole?.(layer) ?? null);
+  // A layer changes more than a head does: its colours have a range of their own.
+  const wholes = shades(measure, all);
+  const last = wholes ? all.map((value, layer) => cell(`Layer ${layer}, all heads`, value, wholes, "whole", { tabindex: -1 })) : [];
+  const table = headTable(lens.model, `${measure.name} by layer and head`, cells, last);
+  const more = wholes ? legend(measure, wholes, dark, el("span", {}, "all heads of a layer")) : [];
+  return { parts: [table, ...legend(measure, colours, dark), ...more], cells };
+}
+
+/** A button with a head's name, which opens it. */
+export function toHead(lens: Lens, store: Store, index: number): HTMLElement {
+  const head = lens.heads[index];
+  const label = `Show ${headName(head)}`;
+  return el(
+    "button",
+    { type: "button", class: "to-head", onclick: () => open(store, index), "aria-label": label },
+    `${head.layer}·${head.head}`,
+  );
 }
 
 /** Shows a head in detail, and takes the reader there. */
@@ -71,20 +100,20 @@ export function open(store: Store, head: number): void {
   document.getElementById(`${store.place}head-title`)?.scrollIntoView({ block: "start" });
 }
 
-function legend(measure: Measure, { low, high, colour }: Shades, dark: boolean): HTMLElement[] {
+const NONE = (): HTMLElement => el("span", { class: "none-key" }, "not measured");
+
+function legend(measure: Measure, { low, high, colour }: Shades, dark: boolean, last = NONE()): HTMLElement[] {
   if (measure.range === "kinds") return [];
-  const stops = Array.from({ length: 17 }, (_, i) => css(colour(low + ((high - low) * i) / 16, dark)));
   const sign = measure.range === "signed" ? "+" : "";
-  const ramp = el("span", { class: "ramp", style: `background:linear-gradient(to right,${stops.join(",")})` });
   const [from, to] = [number(low), `${sign}${number(high)} ${measure.unit}`];
   return [
     el(
       "div",
       { class: "legend", "aria-hidden": "true" },
       el("span", {}, from),
-      ramp,
+      ramp(t => colour(low + (high - low) * t, dark)),
       el("span", {}, to),
-      el("span", { class: "none-key" }, "not measured"),
+      last,
     ),
   ];
 }

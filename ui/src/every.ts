@@ -23,7 +23,6 @@ export function everyHead(lens: Lens, store: Store): HTMLElement {
   const hint =
     "A cell names the token that a head reads most, and is the stronger the more. Arrow keys move, a click or Enter chooses the head.";
   const out = el("p", { class: "readout two", "aria-live": "polite" }, hint);
-  const choose = (index: number): void => store.set({ head: index });
   const cells = lens.heads.map((_, index) => {
     const say = (): void => void (out.textContent = cells[index].getAttribute("aria-label"));
     return el("td", {
@@ -31,7 +30,7 @@ export function everyHead(lens: Lens, store: Store): HTMLElement {
       tabindex: index === store.get("head") ? 0 : -1,
       onfocus: say,
       onpointerenter: say,
-      onclick: () => choose(index),
+      onclick: () => store.set({ head: index }),
     });
   });
   store.watch(["token", "dark", "log", "hideSinks"], () => {
@@ -46,7 +45,7 @@ export function everyHead(lens: Lens, store: Store): HTMLElement {
     out.textContent = hint;
   });
   store.watch(["head"], () => cells.forEach((cell, index) => cell.setAttribute("aria-selected", String(index === store.get("head")))));
-  return el("div", { class: "every" }, title, headTable(lens.model, "What every head reads at the chosen token", cells, choose), out);
+  return el("div", { class: "every" }, title, headTable(lens.model, "What every head reads at the chosen token", cells), out);
 }
 
 function words(head: string, read: readonly [number, number][], tokens: readonly string[]): string {

@@ -1,6 +1,7 @@
 // The key facts of a run, in words.
 
 import type { Head, Lens, Maybe } from "./lens";
+import { rangeWords } from "./measures";
 import { mean, number, percent } from "./scale";
 
 export interface Fact {
@@ -24,9 +25,9 @@ export function ranked(heads: readonly Head[], pick: Pick): Head[] {
 }
 
 export function facts(lens: Lens): Fact[] {
-  return [loss, focus, local, previous, induction, duplicate, retrieval, sinks, ablation, clusters, logits]
-    .map(fact => fact(lens))
-    .filter(fact => fact !== null);
+  return [loss, focus, local, previous, induction, duplicate, retrieval, sinks, ranges, ablation, clusters, logits].flatMap(
+    fact => fact(lens) ?? [],
+  );
 }
 
 function loss(lens: Lens): Fact | null {
@@ -146,7 +147,20 @@ function sinks({ heads, run }: Lens): Fact | null {
   return { title: "Sinks", text: text + short, heads: (most.length ? most : order).slice(0, 4) };
 }
 
-function ablation({ heads }: Lens): Fact {
+/** Who reads each named range most, in the mean and in the last row. */
+function ranges(lens: Lens): Fact[] {
+  return lens.run.ranges.map((range, at) => {
+    const title = `Mass on “${range.name}”`;
+    const [mass, last] = (["mass", "last"] as const).map(of => ranked(lens.heads, head => head.ranges[at]?.[of] ?? null)[0]);
+    if (!mass || !last) return { title, text: "Not measured.", heads: [] };
+    const text =
+      `${cap(headName(mass))} gives most to ${rangeWords(lens, range)}: ${percent(mass.ranges[at].mass)} of its mass, ` +
+      `over the rows from its last token on. In the text's last row it is ${headName(last)}: ${percent(last.ranges[at].last)}.`;
+    return { title, text, heads: mass === last ? [mass] : [mass, last] };
+  });
+}
+
+function ablation({ heads, layers }: Lens): Fact {
   const order = ranked(heads, head => head.ablation.zero);
   if (order.length === 0) return { title: "What is needed", text: "Ablation was not measured.", heads: [] };
   const [best, worst] = [order[0], order[order.length - 1]];
@@ -155,12 +169,25 @@ function ablation({ heads }: Lens): Fact {
     return { title: "What is needed", text: "No head is missed: the loss does not grow without any one of them.", heads: [] };
   const idle = order.filter(head => Math.abs(change(head)) < 0.001).length;
   const other = change(worst) < -0.001 ? ` Without ${headName(worst)} it falls by ${number(-change(worst))}.` : "";
+  const most = layers.reduce((a, b) => ((b.ablation.zero ?? 0) > (a?.ablation.zero ?? 0) ? b : a), layers[0]);
+  const whole =
+    (most?.ablation.zero ?? 0) > 0 ? ` Without all heads of layer ${most.layer} it grows by ${number(most.ablation.zero)}.` : "";
+  const instead = (
+    [
+      ["mean", "its mean in its place"],
+      ["resample", "what it gives elsewhere"],
+    ] as const
+  ).flatMap(([by, what]) => {
+    const missed = ranked(heads, head => head.ablation[by])[0];
+    const change = missed?.ablation[by] ?? 0;
+    return change > 0 ? ` With ${what}, ${headName(missed)} is missed most (${number(change)}).` : [];
+  });
   const spare = idle ? ` ${idle} of ${heads.length} heads change it by less than 0.001.` : "";
   return {
     title: "What is needed",
     text:
       `Without ${headName(best)} the loss grows by ${number(change(best))} nats a token, ` +
-      `more than without any other head.${other}${spare}`,
+      `more than without any other head.${other}${spare}${whole}${instead.join("")}`,
     heads: other ? [best, worst] : [best],
   };
 }
@@ -185,4 +212,4 @@ function logits({ heads }: Lens): Fact | null {
   return { title: "Logits", text, heads: [best] };
 }
 
-const cap = (text: string): string => text[0].toUpperCase() + text.slice(1);
+export const cap = (text: string): string => text[0].toUpperCase() + text.slice(1);

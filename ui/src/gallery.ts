@@ -4,7 +4,7 @@ import { open } from "./dashboard";
 import { el, missing, prose, section, select } from "./dom";
 import { ranked } from "./facts";
 import type { Head, Lens } from "./lens";
-import { brief, measures } from "./measures";
+import { brief, measures, within } from "./measures";
 import { picture, type Look } from "./paint";
 import { Pyramid } from "./pyramid";
 import type { Store } from "./store";
@@ -50,7 +50,7 @@ export function gallery(lens: Lens, store: Store): HTMLElement {
     { value: "layer", text: "layer" },
     ...measures(lens)
       .filter(({ of }) => lens.heads.some(head => of(head) !== null))
-      .map(({ key, name }) => ({ value: key, text: name.toLowerCase() })),
+      .map(measure => ({ value: measure.key, text: within(measure) })),
   ];
   return section(
     `${store.place}gallery`,

@@ -2,12 +2,13 @@
 
 import { barChart, lineChart, type Bar } from "./chart";
 import { describe } from "./cell";
-import { css, sequential } from "./colour";
+import { sequential } from "./colour";
 import { el, missing, section, select, toggle } from "./dom";
 import { zoom } from "./gestures";
 import { HeatMap } from "./heatmap";
 import type { Head, Lens } from "./lens";
 import { measures, worded } from "./measures";
+import { ramp } from "./paint";
 import { binName } from "./positions";
 import { Pyramid } from "./pyramid";
 import { LEAST, mean, number, percent, whole } from "./scale";
@@ -84,7 +85,11 @@ export function looks(lens: Lens, store: Store): HTMLElement[] {
 function numbers(lens: Lens, chosen: Head): HTMLElement[] {
   return measures(lens)
     .filter(({ of }) => lens.heads.some(head => of(head) !== null))
-    .map(measure => el("div", { title: measure.says }, el("dt", {}, measure.name), el("dd", {}, worded(measure, measure.of(chosen)))));
+    .map(measure => {
+      const whole = measure.whole?.(chosen.layer) ?? null;
+      const layer = whole === null ? "" : `; all of layer ${chosen.layer}: ${worded(measure, whole)}`;
+      return el("div", { title: measure.says }, el("dt", {}, measure.name), el("dd", {}, worded(measure, measure.of(chosen)), layer));
+    });
 }
 
 function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { element: HTMLElement; show(): void } {
@@ -107,7 +112,6 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
   };
   const scale = (): void => {
     const [dark, log, block] = [store.get("dark"), store.get("log"), map.level?.block ?? 1];
-    const stops = Array.from({ length: 17 }, (_, i) => css(sequential(i / 16, dark)));
     const size =
       block === 1
         ? "a token"
@@ -118,7 +122,7 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
     const [from, to] = text.split(" | ");
     legend.replaceChildren(
       el("span", {}, from),
-      el("span", { class: "ramp", style: `background:linear-gradient(to right,${stops.join(",")})` }),
+      ramp(t => sequential(t, dark)),
       el("span", {}, to),
     );
   };

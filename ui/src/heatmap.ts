@@ -26,18 +26,21 @@ export class HeatMap {
   readonly view: Viewport;
   margins: Margins = { left: 76, top: 56 };
   cursor: Cell | null = null;
+  /** Squares on the diagonal to be framed: where each begins, and the first place after it. */
+  frames: readonly [number, number][] = [];
   private pyramid: Pyramid | null = null;
   private look: Look = { log: false, dark: false, hidden: 0 };
   private pictures = new Pictures();
   private asked = false;
   private drawn = 0;
 
-  /** `say` hears the cell that is pointed at, `choose` the one that is clicked. */
+  /** `say` hears the cell that is pointed at, `choose` the one that is clicked; `numbered`: where names have no room, numbers tell as much. */
   constructor(
     readonly tokens: readonly string[],
     readonly say: (cell: Cell | null) => void,
     readonly choose: (cell: Cell) => void,
     private readonly after: () => void,
+    readonly numbered = true,
   ) {
     this.view = new Viewport(tokens.length, 1, 1);
     atWidth(this.element, width => this.resize(width));
@@ -100,6 +103,7 @@ export class HeatMap {
     this.cells(context, level);
     if (this.singles) this.weights(context);
     this.hidden(context, level);
+    this.framed(context);
     this.mark(context, level);
     context.restore();
     this.canvas.style.touchAction = this.view.fitted ? "pan-y" : "none";
@@ -114,7 +118,7 @@ export class HeatMap {
     const columns = Math.min(level.columns, Math.ceil((x + width / scale) / block)) - left;
     const rows = Math.min(level.rows, Math.ceil((y + height / scale) / block)) - top;
     const size = block * scale;
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingEnabled = size < 1;
     if (this.singles) context.globalAlpha = 0.2;
     context.drawImage(
       this.pictures.get(level, this.look),
@@ -164,19 +168,28 @@ export class HeatMap {
     context.restore();
   }
 
+  private framed(context: CanvasRenderingContext2D): void {
+    const { x, y, scale } = this.view;
+    for (const [from, to] of this.frames) this.outline(context, (from - x) * scale, (from - y) * scale, (to - from) * scale);
+  }
+
   private mark(context: CanvasRenderingContext2D, level: Level): void {
     if (!this.cursor) return;
     const { x, y, scale } = this.view;
     const block = this.singles ? 1 : level.block;
     const [left, top] = [Math.floor(this.cursor.column / block) * block - x, Math.floor(this.cursor.row / block) * block - y];
-    const size = block * scale;
-    for (const [colour, out] of [
-      [this.look.dark ? "#000" : "#fff", 2],
-      [this.look.dark ? "#fff" : "#000", 1],
+    this.outline(context, left * scale - 1, top * scale - 1, block * scale + 2);
+  }
+
+  /** A square in black and white, which shows on all colours. */
+  private outline(context: CanvasRenderingContext2D, left: number, top: number, side: number): void {
+    for (const [colour, width] of [
+      [this.look.dark ? "#000" : "#fff", 3],
+      [this.look.dark ? "#fff" : "#000", 1.5],
     ] as const) {
       context.strokeStyle = colour;
-      context.lineWidth = out === 2 ? 3 : 1.5;
-      context.strokeRect(left * scale - 1, top * scale - 1, size + 2, size + 2);
+      context.lineWidth = width;
+      context.strokeRect(left, top, side, side);
     }
   }
 

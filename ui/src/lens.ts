@@ -10,9 +10,11 @@ export type Maybe = number | null;
 
 export const MEANS = ["entropy", "max_weight", "sink", "self", "recent", "distance", "max_logit", "lse"] as const;
 export const SCORES = ["previous", "first", "local", "duplicate", "induction", "retrieval"] as const;
+export const ABLATIONS = ["zero", "mean", "resample"] as const;
 export const BY_POSITION = ["entropy", "sink", "recent", "distance", "max_weight"] as const;
 export type Mean = (typeof MEANS)[number];
 export type Score = (typeof SCORES)[number];
+export type Ablation = (typeof ABLATIONS)[number];
 export type ByPosition = (typeof BY_POSITION)[number];
 
 export interface Model {
@@ -38,6 +40,8 @@ export interface Run {
   /** Weights that are kept of each row. */
   top: Maybe;
   labels: string[];
+  /** Named ranges of the first text's tokens; `end` is the first token after. */
+  ranges: { name: string; start: number; end: number }[];
 }
 
 export interface Text {
@@ -63,8 +67,11 @@ export interface Head {
   means: Record<Mean, Maybe>;
   scores: Record<Score, Maybe>;
   cluster: Maybe;
-  ablation: { zero: Maybe; mean: Maybe };
+  /** By how much the loss changes without it, nats a token. */
+  ablation: Record<Ablation, Maybe>;
   distances: Maybe[] | null;
+  /** The mass on each of `Run.ranges`: the mean over rows, and of the last row. */
+  ranges: Record<"mass" | "last", Maybe>[];
   by_position: Record<ByPosition, Maybe[] | null>;
   received: Maybe[] | null;
   maps: MapData[];
@@ -76,6 +83,10 @@ export interface Lens {
   run: Run;
   texts: Text[];
   heads: Head[];
+  /** What the loss changes by without all heads of a layer. */
+  layers: { layer: number; ablation: Record<Ablation, Maybe> }[];
+  /** Base64 of a byte for each pair of heads, `round(255·similarity)`, row by row. */
+  similarities: string | null;
   bins: { count: number; width: number } | null;
   position_loss: Maybe[] | null;
 }
@@ -97,11 +108,14 @@ export function read(json: unknown): Lens {
   }
   const bins = all.at("bins");
   const tokens = texts[0].tokens.length;
+  const layers = all.at("layers");
   return {
     model,
     run,
     texts,
-    heads: heads.map((part, index) => readHead(part, model, index, tokens, run.top)),
+    heads: heads.map((part, index) => readHead(part, model, index, tokens, run)),
+    layers: layers.absent ? [] : layers.array().map(part => ({ layer: part.at("layer").whole(0), ablation: readAblation(part) })),
+    similarities: readSimilarities(all.at("similarities"), needed),
     bins: bins.absent ? null : { count: bins.at("count").whole(0), width: bins.at("width").whole(1) },
     position_loss: all.at("position_loss").numbers(),
   };
@@ -122,7 +136,7 @@ function readModel(part: Part): Model {
 }
 
 function readRun(part: Part): Run {
-  const labels = part.at("labels");
+  const [labels, ranges] = [part.at("labels"), part.at("ranges")];
   return {
     kernel: part.at("kernel").text(),
     seconds: part.at("seconds").number(),
@@ -132,7 +146,13 @@ function readRun(part: Part): Run {
     recent_tokens: part.at("recent_tokens").number(),
     top: part.at("top").number(),
     labels: labels.absent ? [] : labels.strings(),
+    ranges: ranges.absent ? [] : ranges.array().map(readRange),
   };
+}
+
+function readRange(part: Part): Run["ranges"][number] {
+  const start = part.at("start").whole(0);
+  return { name: part.at("name").text() ?? "", start, end: part.at("end").whole(start + 1) };
 }
 
 function readText(part: Part): Text {
@@ -152,7 +172,7 @@ function readText(part: Part): Text {
   return text;
 }
 
-function readHead(part: Part, model: Model, index: number, tokens: number, top: Maybe): Head {
+function readHead(part: Part, model: Model, index: number, tokens: number, run: Run): Head {
   const [layer, head] = [Math.floor(index / model.heads), index % model.heads];
   part.object();
   for (const [name, value] of [
@@ -162,20 +182,35 @@ function readHead(part: Part, model: Model, index: number, tokens: number, top: 
     const given = part.at(name);
     if (!given.absent && given.value !== value) given.wrong(given.shown(), `be ${value}: heads are ordered by layer, then head`);
   }
-  const maps = part.at("maps");
+  const [maps, ranges] = [part.at("maps"), part.at("ranges")];
+  const masses = ranges.absent ? [] : ranges.array();
+  if (!ranges.absent && masses.length !== run.ranges.length) {
+    ranges.wrong(`holds ${masses.length}`, `hold one for each of the ${run.ranges.length} ranges of the run`);
+  }
   return {
     layer,
     head,
     means: part.at("means").record(MEANS, value => value.number()),
     scores: part.at("scores").record(SCORES, value => value.number()),
     cluster: part.at("cluster").number(),
-    ablation: part.at("ablation").record(["zero", "mean"] as const, value => value.number()),
+    ablation: readAblation(part),
     distances: part.at("distances").numbers(),
+    ranges: masses.map(mass => mass.record(["mass", "last"] as const, value => value.number())),
     by_position: part.at("by_position").record(BY_POSITION, value => value.numbers()),
     received: part.at("received").numbers(),
     maps: maps.absent ? [] : maps.array().map(readMap),
-    top: readTop(part.at("top"), tokens, top),
+    top: readTop(part.at("top"), tokens, run.top),
   };
+}
+
+const readAblation = (part: Part): Record<Ablation, Maybe> => part.at("ablation").record(ABLATIONS, value => value.number());
+
+/** Null where they were left out, for which there may be an empty string. */
+function readSimilarities(part: Part, heads: number): string | null {
+  const text = part.text();
+  if (!text) return null;
+  needBytes(part, heads * heads, `${heads} heads × ${heads} heads`);
+  return text;
 }
 
 function readMap(part: Part): MapData {

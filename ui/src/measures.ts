@@ -1,19 +1,41 @@
 // What a head can be coloured by: each measure with its name, its meaning in one sentence, and its range.
 
 import { diverging, kind, sequential, type Rgb } from "./colour";
-import type { Head, Lens, Maybe } from "./lens";
-import { number, percent } from "./scale";
+import { ABLATIONS, type Ablation, type Head, type Lens, type Maybe, type Run } from "./lens";
+import { minus, number, percent, whole } from "./scale";
+
+/** Characters of a range that are shown. */
+const MOST = 40;
 
 export interface Measure {
   key: string;
   name: string;
-  group: "Means over all rows" | "Head scores" | "Ablation" | "Alike";
+  group: "Means over all rows" | "Head scores" | "Ablation" | "Named ranges" | "Alike";
   says: string;
   of(head: Head): Maybe;
-  /** How the range of colours is found: fixed from 0 to 1, from 0 or the least to the most, around 0, or kinds without order. */
-  range: "share" | "zero" | "spread" | "signed" | "kinds";
+  /** The same of all heads of a layer at once, where that is measured too. */
+  whole?(layer: number): Maybe;
+  /** How the range of colours is found: a share from 0 to 1 or to the most, from 0 or the least to the most, around 0, or kinds without order. */
+  range: "share" | "part" | "zero" | "spread" | "signed" | "kinds";
   unit: string;
 }
+
+/** What is done to a head, in words. */
+const INSTEAD: Record<Ablation, string> = {
+  zero: "the head's output is set to zero. Below 0 the text is predicted better without it.",
+  mean: "the head's output is replaced by its mean.",
+  resample: "the head gives in each position what it gives in another one, drawn at random.",
+};
+
+/** Which tokens a range holds, and what they say. */
+export function rangeWords(lens: Lens, { start, end }: Run["ranges"][number]): string {
+  const text = lens.texts[0].tokens.slice(start, end).join("").trim();
+  const tokens = end - start === 1 ? `token ${whole(start)}` : `tokens ${whole(start)} to ${whole(end - 1)}`;
+  return `${tokens}, “${text.length > MOST ? text.slice(0, MOST - 1) + "…" : text}”`;
+}
+
+/** The name within a sentence: what a reader named keeps its capitals. */
+export const within = ({ name }: Measure): string => name[0].toLowerCase() + name.slice(1);
 
 /** All measures; what they say depends on what counts as first and recent in this run. */
 export function measures(lens: Lens): Measure[] {
@@ -147,26 +169,36 @@ export function measures(lens: Lens): Measure[] {
       unit: "",
       says: "When a needle hidden in random tokens is repeated: the share of steps in which the largest weight is on its next token.",
     },
-    {
-      key: "zero",
-      name: "Loss without it (zero)",
+    ...ABLATIONS.map((by): Measure => ({
+      key: by,
+      name: `Loss without it (${by})`,
       group: "Ablation",
-      of: h => h.ablation.zero,
+      of: h => h.ablation[by],
+      whole: layer => lens.layers.find(each => each.layer === layer)?.ablation[by] ?? null,
       range: "signed",
       unit: "nats",
-      says:
-        "How much the loss of a token grows, on average, when the head's output is set to zero. " +
-        "Below 0 the text is predicted better without it.",
-    },
-    {
-      key: "mean",
-      name: "Loss without it (mean)",
-      group: "Ablation",
-      of: h => h.ablation.mean,
-      range: "signed",
-      unit: "nats",
-      says: "How much the loss of a token grows, on average, when the head's output is replaced by its mean.",
-    },
+      says: `How much the loss of a token grows, on average, when ${INSTEAD[by]}`,
+    })),
+    ...lens.run.ranges.flatMap((range, at): Measure[] => {
+      const where = `“${range.name}” (${rangeWords(lens, range)})`;
+      const one = { group: "Named ranges", range: "part", unit: "" } as const;
+      return [
+        {
+          ...one,
+          key: `range ${at}`,
+          name: `Mass on “${range.name}”`,
+          of: h => h.ranges[at]?.mass ?? null,
+          says: `The share that goes to ${where}, over the rows from its last token on.`,
+        },
+        {
+          ...one,
+          key: `range ${at} last`,
+          name: `Last row's mass on “${range.name}”`,
+          of: h => h.ranges[at]?.last ?? null,
+          says: `The share that goes to ${where} in the last row of the text, from which the next token is predicted.`,
+        },
+      ];
+    }),
     {
       key: "cluster",
       name: "Cluster",
@@ -179,10 +211,12 @@ export function measures(lens: Lens): Measure[] {
   ];
 }
 
+const isShare = ({ range }: Measure): boolean => range === "share" || range === "part";
+
 /** Value and unit, in words. */
 export function worded(measure: Measure, value: Maybe): string {
   if (value === null) return "not measured";
-  if (measure.range === "share") return percent(value);
+  if (isShare(measure)) return percent(value);
   if (measure.range === "kinds") return String(value);
   const sign = measure.range === "signed" && value > 0 ? "+" : "";
   return `${sign}${number(value)}${measure.unit ? " " + measure.unit : ""}`;
@@ -192,8 +226,9 @@ export function worded(measure: Measure, value: Maybe): string {
 export function brief(measure: Measure, value: Maybe): string {
   if (value === null) return "–";
   if (measure.range === "kinds") return String(value);
-  if (measure.range === "share") return value >= 0.995 ? "1.0" : value.toFixed(2).slice(1);
-  return number(value).replace(/^(−?)0\./, "$1.");
+  if (isShare(measure)) return value >= 0.995 ? "1.0" : value.toFixed(2).slice(1);
+  const text = value !== 0 && Math.abs(value) < 0.0005 ? minus(value.toFixed(3)) : number(value);
+  return text.replace(/^(−?)0\./, "$1.");
 }
 
 export interface Shades {
@@ -202,9 +237,9 @@ export interface Shades {
   colour(value: number, dark: boolean): Rgb;
 }
 
-/** The range of a measure over all heads, and its colours; null when no head has the measure. */
-export function shades(measure: Measure, heads: readonly Head[]): Shades | null {
-  const values = heads.map(measure.of).filter((value): value is number => value !== null);
+/** The range of some values of a measure, and their colours; null when none was measured. */
+export function shades(measure: Measure, all: readonly Maybe[]): Shades | null {
+  const values = all.filter((value): value is number => value !== null);
   if (values.length === 0) return null;
   let [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
   if (measure.range === "kinds") return { low, high, colour: (value, dark) => kind(value, dark) };
@@ -213,7 +248,7 @@ export function shades(measure: Measure, heads: readonly Head[]): Shades | null 
     return { low: -high, high, colour: (value, dark) => diverging(value / high, dark) };
   }
   if (measure.range === "share") [low, high] = [0, 1];
-  if (measure.range === "zero") low = Math.min(0, low);
+  if (measure.range === "zero" || measure.range === "part") low = Math.min(0, low);
   const span = high - low || 1;
   return { low, high, colour: (value, dark) => sequential((value - low) / span, dark) };
 }

@@ -1,7 +1,8 @@
 // A map's level as a picture, one pixel a cell. All heat maps of the page are painted here.
 
-import { sequential, type Rgb } from "./colour";
-import { massOf, type Level } from "./pyramid";
+import { css, sequential, type Rgb } from "./colour";
+import { el } from "./dom";
+import type { Level } from "./pyramid";
 import { shade } from "./scale";
 
 export interface Look {
@@ -15,8 +16,9 @@ export interface Look {
 export const most = (level: Level, look: Look): number => level.most(level.hidden(look.hidden));
 
 /** The colour of each value that a byte of a map can have. */
-export function colours(full: number, look: Look): Rgb[] {
-  return Array.from({ length: 256 }, (_, byte) => sequential(shade(massOf(byte), full, look.log), look.dark));
+function colours(level: Level, look: Look): Rgb[] {
+  const full = most(level, look);
+  return Array.from({ length: 256 }, (_, byte) => sequential(shade(level.of(byte), full, look.log), look.dark));
 }
 
 /** Hidden columns stay clear. */
@@ -26,13 +28,19 @@ export function picture(level: Level, look: Look): HTMLCanvasElement {
   const context = canvas.getContext("2d");
   if (!context) return canvas;
   const image = context.createImageData(level.columns, level.rows);
-  const table = colours(most(level, look), look);
+  const table = colours(level, look);
   const hidden = level.hidden(look.hidden);
   level.bytes.forEach((byte, at) => {
     if (at % level.columns >= hidden) image.data.set([...table[byte], 255], 4 * at);
   });
   context.putImageData(image, 0, 0);
   return canvas;
+}
+
+/** A strip of the colours from 0 to 1. */
+export function ramp(colour: (t: number) => Rgb): HTMLElement {
+  const stops = Array.from({ length: 17 }, (_, i) => css(colour(i / 16)));
+  return el("span", { class: "ramp", style: `background:linear-gradient(to right,${stops.join(",")})` });
 }
 
 /** Pictures that were painted of late, so that panning paints none. */

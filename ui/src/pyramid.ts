@@ -12,17 +12,22 @@ export class Level {
   private decoded: Uint8Array | null = null;
   private known: { hidden: number; most: number } | null = null;
 
-  constructor(private readonly data: MapData) {
+  /** `of` is what a byte stands for. */
+  constructor(
+    private readonly data: Omit<MapData, "data"> & { data: string | Uint8Array },
+    readonly of: (byte: number) => number = massOf,
+  ) {
     ({ block: this.block, rows: this.rows, columns: this.columns } = data);
   }
 
   /** `round(255·√mass)`, row by row. */
   get bytes(): Uint8Array {
-    return (this.decoded ??= bytes(this.data.data));
+    const { data } = this.data;
+    return (this.decoded ??= typeof data === "string" ? bytes(data) : data);
   }
 
   mass(row: number, column: number): number {
-    return massOf(this.bytes[row * this.columns + column]);
+    return this.of(this.bytes[row * this.columns + column]);
   }
 
   /** Blocks of keys that hold one of the first `tokens`. */
@@ -41,7 +46,7 @@ export class Level {
     for (let row = 0; row < this.rows; row++) {
       for (let column = hidden; column < this.columns; column++) most = Math.max(most, this.bytes[row * this.columns + column]);
     }
-    return massOf(most);
+    return this.of(most);
   }
 }
 
@@ -86,7 +91,7 @@ export class Top {
 }
 
 export class Pyramid {
-  private constructor(
+  constructor(
     readonly levels: Level[],
     readonly top: Top | null,
     readonly tokens: number,

@@ -1,8 +1,9 @@
 // The report of `regard inspect`: reads the data that the page holds, checks it, and shows it from top to bottom.
 
-import { dashboard, open } from "./dashboard";
+import { alike } from "./alike";
+import { dashboard, toHead } from "./dashboard";
 import { el, prose, section } from "./dom";
-import { facts, headName, type Fact } from "./facts";
+import { facts, type Fact } from "./facts";
 import { gallery } from "./gallery";
 import { head } from "./head";
 import { read, type Lens } from "./lens";
@@ -34,7 +35,15 @@ function show(lens: Lens): void {
   const name = lens.model.name ?? "a model";
   document.title = `What ${name} attends to`;
   const theme = themeSwitch(dark => store.set({ dark }));
-  const parts = [run(lens), key(lens, store), dashboard(lens, store), positions(lens, store), gallery(lens, store), head(lens, store)];
+  const parts = [
+    run(lens),
+    key(lens, store),
+    dashboard(lens, store),
+    positions(lens, store),
+    gallery(lens, store),
+    alike(lens, store),
+    head(lens, store),
+  ];
   const links = parts.map(part => el("a", { href: `#${part.id}` }, part.querySelector("h2")?.textContent ?? ""));
   main.replaceChildren(
     el("header", {}, el("h1", {}, document.title), theme, el("nav", { "aria-label": "Parts of the report" }, ...links)),
@@ -67,13 +76,7 @@ function keep(lens: Lens, index: number): void {
 
 function key(lens: Lens, store: Store): HTMLElement {
   const entry = (fact: Fact): HTMLElement => {
-    const heads = fact.heads.map(one =>
-      el(
-        "button",
-        { type: "button", class: "to-head", onclick: () => open(store, lens.heads.indexOf(one)), "aria-label": `Show ${headName(one)}` },
-        `${one.layer}·${one.head}`,
-      ),
-    );
+    const heads = fact.heads.map(one => toHead(lens, store, lens.heads.indexOf(one)));
     return el(
       "div",
       { class: "fact" },

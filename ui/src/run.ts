@@ -1,6 +1,7 @@
 // The head of the report: what was run, in numbers, and what its facts do and do not mean.
 
 import { el, missing, prose, section } from "./dom";
+import { rangeWords } from "./measures";
 import type { Lens, Maybe, Text } from "./lens";
 import { mean, number, short, whole } from "./scale";
 
@@ -17,10 +18,14 @@ export function run(lens: Lens): HTMLElement {
     ["Key/value heads", value(model.kv_heads)],
     ["Head dimension", value(model.head_dim)],
     ["Context", model.context === null ? null : `${whole(model.context)} tokens`],
-    ["Read", `${whole(tokens)} tokens in ${texts.length === 1 ? "one text" : `${whole(run.texts ?? texts.length)} texts`}`],
+    [
+      "Read",
+      `${whole(tokens)} tokens in ${texts.length === 1 ? `one text${texts[0].name ? ` (${texts[0].name})` : ""}` : `${whole(run.texts ?? texts.length)} texts`}`,
+    ],
     ["Kernel", run.kernel],
     ["Time", run.seconds === null ? null : `${number(run.seconds)} seconds`],
   ];
+  for (const range of run.ranges) numbers.push([`Range “${range.name}”`, rangeWords(lens, range)]);
   return section(
     "run",
     "What was run",

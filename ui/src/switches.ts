@@ -44,7 +44,7 @@ export function switches(lens: Lens, change: (without: number[]) => void): HTMLE
       "A click, Enter or space leaves a head out or puts it back. The text is read again with zeros in its place, and the loss tells ",
       "how much the model relied on it. Other heads may stand in for a missing one.",
     ),
-    headTable(lens.model, "Heads that take part", cells, turn),
+    headTable(lens.model, "Heads that take part", cells),
     el("div", { class: "controls" }, all),
   );
 }

@@ -111,10 +111,12 @@ function join(lines: SVGElement, text: HTMLElement, from: HTMLElement, to: [HTML
 }
 
 function say(lens: Lens, token: number, direction: string, reading: Reading | null, head: string): (Node | string)[] {
-  const { tokens, loss } = lens.texts[0];
+  const { tokens, loss, ids } = lens.texts[0];
   const name = `Token ${whole(token)} “${shown(tokens[token])}”`;
   const known = loss?.[token] ?? null;
-  const surprise = known === null ? "" : ` The model gave it a probability of ${percent(Math.exp(-known))}.`;
+  const id = ids?.[token] ?? null;
+  const number = id === null ? "" : ` Its number in the vocabulary is ${id}.`;
+  const surprise = (known === null ? "" : ` The model gave it a probability of ${percent(Math.exp(-known))}.`) + number;
   if (!reading) return [el("p", {}, `${name}. What single tokens read is not in this report.${surprise}`)];
   const verb = direction === "reads" ? "reads, by" : "is read, by";
   if (reading.weights.length === 0) return [el("p", {}, `${name} ${verb} ${head}: nothing that is among the largest weights.${surprise}`)];

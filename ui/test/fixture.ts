@@ -16,6 +16,13 @@ export const TOKENS = (
   " The| old| fox| laughed|,| for| no| crow| could| sing|,| and| the| old| fox| ate| the| cheese|."
 ).split("|");
 
+/** Named ranges, of texts that are long enough. */
+const RANGES = [
+  { name: "The meal", start: 18, end: 22 },
+  { name: "fox", start: 8, end: 9 },
+];
+const rangesOf = (tokens: readonly string[]): Lens["run"]["ranges"] => RANGES.filter(({ end }) => end <= tokens.length);
+
 /** Weights of one head, query by key, each row summing to one. */
 export type Weights = Float64Array;
 
@@ -152,8 +159,16 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
       retrieval: null,
     },
     cluster: pattern,
-    ablation: { zero: 0.06 * next() ** 3 - 0.004 * next(), mean: 0.03 * next() ** 3 - 0.002 * next() },
+    ablation: {
+      zero: 0.06 * next() ** 3 - 0.004 * next(),
+      mean: 0.03 * next() ** 3 - 0.002 * next(),
+      resample: 0.05 * next() ** 3 - 0.006 * next(),
+    },
     distances,
+    ranges: rangesOf(tokens).map(({ start, end }) => {
+      const on = (q: number): number => weights.subarray(q * n + start, q * n + end).reduce((a, b) => a + b, 0);
+      return { mass: mean(Array.from({ length: n - end + 1 }, (_, i) => on(end - 1 + i))), last: on(n - 1) };
+    }),
     by_position: Object.fromEntries(BY_POSITION.map(name => [name, facts[name]])) as Record<ByPosition, number[]>,
     received: Array.from({ length: n }, (_, k) => weights.reduce((sum, p, at) => sum + (at % n === k ? p : 0), 0)),
     maps: maps(weights, n, 1),
@@ -172,12 +187,31 @@ export function small(tokens: readonly string[] = TOKENS, layers = LAYERS): Fixt
       loss,
       weights.map((each, index) => head(tokens, index, each)),
       1,
+      weights,
     ),
     weights,
   };
 }
 
-function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[], width: number): Lens {
+/** `round(255·(1 − JSD / ln 2))` of any two heads, JSD the Jensen–Shannon divergence of their rows, in the mean. */
+export function similarities(weights: readonly Weights[]): Uint8Array {
+  const n = weights.length;
+  const out = new Uint8Array(n * n).fill(255);
+  const part = (p: number, m: number): number => (p > 0 ? p * Math.log(p / m) : 0);
+  for (let a = 0; a < n; a++) {
+    for (let b = 0; b < a; b++) {
+      let sum = 0;
+      weights[a].forEach((p, at) => {
+        const q = weights[b][at];
+        if (p + q > 0) sum += (part(p, (p + q) / 2) + part(q, (p + q) / 2)) / 2;
+      });
+      out[a * n + b] = out[b * n + a] = Math.round(255 * (1 - sum / Math.sqrt(weights[a].length) / Math.LN2));
+    }
+  }
+  return out;
+}
+
+function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[], width: number, weights: readonly Weights[] = []): Lens {
   const there = loss.map(value => value ?? (loss[1] as number));
   const all = {
     ...({ format: FORMAT } as object),
@@ -203,9 +237,15 @@ function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[],
       recent_tokens: RECENT,
       top: TOP,
       labels: ["Induction is measured on 4 random sequences of 64 tokens, each said twice."],
+      ranges: heads[0].ranges.length ? rangesOf(tokens) : [],
     },
     texts: [{ name: "The fox and the crow", tokens: [...tokens], ids: tokens.map((_, at) => 10 + at), loss }],
     heads,
+    layers: Array.from({ length: heads.length / HEADS }, (_, layer) => {
+      const next = random(900 + layer);
+      return { layer, ablation: { zero: 0.1 + 0.5 * next(), mean: 0.4 * next() - 0.1, resample: 0.5 * next() - 0.1 } };
+    }),
+    similarities: weights.length ? Buffer.from(similarities(weights)).toString("base64") : null,
     bins: { count: Math.ceil(tokens.length / width), width },
     position_loss: width === 1 ? loss : pool(there, width),
   };
@@ -251,6 +291,7 @@ export function long(): Lens {
       received: along.map(v => 1 / (1 + v)),
       distances: Array.from({ length: 18 }, () => 1 / 18),
       maps: all[index % HEADS],
+      ranges: [],
       top: null,
     };
   });

@@ -21,11 +21,14 @@ test("what was not measured is said in words, not drawn", async () => {
       scores: null,
       cluster: null,
       ablation: null,
+      ranges: null,
       distances: null,
       by_position: null,
       received: null,
       top: null,
     })),
+    layers: null,
+    similarities: null,
     bins: null,
     position_loss: null,
   };
@@ -37,6 +40,7 @@ test("what was not measured is said in words, not drawn", async () => {
     "Entropy: not measured in this run.",
     "Nothing was measured by position.",
     "This report holds no heat maps.",
+    "How alike any two heads attend is not in this report.",
     "This report holds no heat map of this head.",
     "How far it reads was not measured.",
     "How much each token is read was not measured.",
@@ -44,7 +48,7 @@ test("what was not measured is said in words, not drawn", async () => {
   ])
     assert.ok(text.includes(said), said);
   assert.ok(!/undefined|NaN|null/.test(text), text);
-  assert.equal(await page.locator("canvas.map").isVisible(), false);
+  assert.equal(await page.locator("#head canvas.map").isVisible(), false);
   assert.deepEqual(problems, []);
 });
 
@@ -67,7 +71,7 @@ test("some heads without some parts", async () => {
   assert.equal(await page.locator("td.none").count(), 24);
   assert.equal(await page.locator(".no-map").count(), 24);
   await redrawn(page, () => page.getByRole("button", { name: "Next head" }).click());
-  assert.ok(await page.locator("canvas.map").isVisible());
+  assert.ok(await page.locator("#head canvas.map").isVisible());
   assert.deepEqual(problems, []);
 });
 
@@ -126,7 +130,7 @@ test("many heads stay inside the page", async () => {
     head: i % heads,
     top: null,
   }));
-  const { page, problems } = await open({ ...lens, model: { ...lens.model, layers, heads }, heads: all }, "", {
+  const { page, problems } = await open({ ...lens, model: { ...lens.model, layers, heads }, heads: all, similarities: null }, "", {
     viewport: { width: 390, height: 844 },
   });
   assert.equal(await page.getByRole("gridcell").count(), 1600);
@@ -138,7 +142,7 @@ test("100,000 tokens: it pans at thirty frames a second", async t => {
   const data = JSON.stringify(long());
   const start = performance.now();
   const { page, problems } = await open(data, "#L2H3");
-  await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.drawn);
+  await page.waitForFunction(() => document.querySelector<HTMLElement>("#head canvas.map")!.dataset.drawn);
   t.diagnostic(`${(data.length / 1e6).toFixed(1)} MB of data, shown after ${(performance.now() - start).toFixed(0)} ms`);
   assert.match(await page.locator(".token-view").innerText(), /This text has 100,000 tokens\./);
   const { x, y } = await corner(page);
@@ -147,7 +151,7 @@ test("100,000 tokens: it pans at thirty frames a second", async t => {
   const before = await drawn(page);
   await page.mouse.down();
   // A move before each frame, in the page itself: the test's own way to the mouse is slower than the screen.
-  const times = await page.locator("canvas.map").evaluate(
+  const times = await page.locator("#head canvas.map").evaluate(
     (canvas, [x, y]) =>
       new Promise<number[]>(done => {
         const times: number[] = [];
@@ -180,8 +184,8 @@ test("100,000 tokens: it pans at thirty frames a second", async t => {
 test("a text of one token, and of none that the page can print", async () => {
   for (const tokens of [["A"], ["", "\u0000", "\ufffd"]]) {
     const { page, problems } = await open(small(tokens).lens, "#L0H1");
-    await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.drawn);
-    await page.locator("canvas.map").focus();
+    await page.waitForFunction(() => document.querySelector<HTMLElement>("#head canvas.map")!.dataset.drawn);
+    await page.locator("#head canvas.map").focus();
     await page.keyboard.press("ArrowDown");
     assert.match(await page.locator(".map-view .readout").innerText(), /^Token 0 “.*” reads token 0 “.*”: 1\.000$/);
     assert.ok(!/undefined|NaN|Infinity/.test(await page.locator("main").innerText()));

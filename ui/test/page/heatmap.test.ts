@@ -20,7 +20,7 @@ const middles = (scale: number, count: number): [number, number][] =>
 
 test("every cell is as dark as its weight, from nothing to the most", async () => {
   const { page, problems } = await open(lens, "#L4H0");
-  await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.drawn);
+  await page.waitForFunction(() => document.querySelector<HTMLElement>("#head canvas.map")!.dataset.drawn);
   const shades = (await pixels(page, middles((await side(page)) / tokens, tokens))).map(lightness);
   const [paper, full] = [lightness(sequential(0, false)), lightness(sequential(1, false))];
   const most = Math.max(...weights[32]);
@@ -74,7 +74,7 @@ test("it zooms by wheel where the pointer is, and by buttons and keys", async ()
   await page.mouse.wheel(0, -300);
   await page.waitForTimeout(60);
   assert.equal(await drawn(page), before, "without the focus the wheel scrolls the page");
-  await page.locator("canvas.map").focus();
+  await page.locator("#head canvas.map").focus();
   const moved = await corner(page);
   await page.mouse.move(moved.x + 320.5, moved.y + 400.5);
   for (let i = 0; i < 4; i++) await redrawn(page, () => page.mouse.wheel(0, -300));
@@ -124,7 +124,7 @@ test("dragging moves it, and a click chooses the row's token", async () => {
 
 test("keys alone read cells, and choose a token", async () => {
   const { page } = await open(lens, "#L4H0");
-  await page.locator("canvas.map").focus();
+  await page.locator("#head canvas.map").focus();
   await page.keyboard.press("ArrowDown");
   for (let i = 0; i < 2; i++) await page.keyboard.press("Shift+ArrowDown");
   for (let i = 0; i < 12; i++) await page.keyboard.press("ArrowRight");
@@ -165,7 +165,7 @@ test("a text longer than its finest map: coarse cells from afar, single weights 
     1,
   );
   const { page, problems } = await open(many.lens, "#L0H0", { viewport: { width: 700, height: 860 } });
-  const map = page.locator("canvas.map");
+  const map = page.locator("#head canvas.map");
   assert.equal(await map.getAttribute("data-block"), "2");
   for (let i = 0; i < 5; i++) await redrawn(page, () => page.getByRole("button", { name: "Zoom in" }).click());
   const { x, y } = await corner(page);
@@ -186,6 +186,6 @@ test("a text longer than its finest map: coarse cells from afar, single weights 
   );
   await redrawn(page, () => page.getByRole("button", { name: "Show all" }).click());
   await page.setViewportSize({ width: 390, height: 800 });
-  await page.waitForFunction(() => document.querySelector<HTMLElement>("canvas.map")!.dataset.block === "4");
+  await page.waitForFunction(() => document.querySelector<HTMLElement>("#head canvas.map")!.dataset.block === "4");
   assert.deepEqual(problems, []);
 });

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import type { Lens } from "../../src/lens";
-import { number } from "../../src/scale";
+import { number, percent } from "../../src/scale";
 import { launch, open } from "../browser";
 
 const regard = process.env.REGARD ?? "";
@@ -90,11 +90,29 @@ test("what the heads read of an answer is what `regard inspect` tells of its tok
 
 test("the report of a text is drawn", only, async () => {
   const file = join(await mkdtemp(join(tmpdir(), "regard-")), "report.html");
-  execFileSync(regard, ["inspect", TEXT, "--out", file]);
+  const options = ["--ablate", "--range", "king=a king", "--json", "-", "--out", file];
+  const lens = JSON.parse(execFileSync(regard, ["inspect", TEXT, ...options], { encoding: "utf8" })) as Lens;
   const { page, problems } = await open((await browser)!, pathToFileURL(file).href);
   assert.match(await page.title(), /story/);
   assert.equal(await page.locator(".gallery canvas").count(), 48);
   assert.match(await page.locator("#run").innerText(), /Weights are not an explanation/);
+  const cells = page.locator("#dashboard [role=gridcell]");
+  const labels = (): Promise<(string | null)[]> => cells.evaluateAll(all => all.map(cell => cell.getAttribute("aria-label")));
+  await page.getByLabel("Colour by").selectOption({ label: "Mass on “king”" });
+  const masses = lens.heads.map(({ layer, head, ranges }) => `Layer ${layer}, head ${head}: mass on “king” ${percent(ranges[0].mass)}`);
+  assert.deepEqual(await labels(), masses);
+  await page.getByLabel("Colour by").selectOption({ label: "Loss without it (resample)" });
+  const change = lens.layers[3].ablation.resample as number;
+  const told = `Layer 3, all heads: loss without it (resample) ${change > 0 ? "+" : ""}${number(change)} nats`;
+  assert.equal((await labels())[4 * 9 - 1], told);
+  await page.locator("#alike canvas").focus();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("ArrowRight");
+  const alike = Buffer.from(lens.similarities!, "base64")[1] / 255; // the first cluster is that of the first head, and holds the second
+  assert.equal(
+    await page.locator("#alike .readout").innerText(),
+    `Layer 0, head 0 and layer 0, head 1: similarity ${alike.toFixed(2)}; both are of cluster 0`,
+  );
   assert.deepEqual(problems, []);
   await page.locator(".gallery canvas").first().scrollIntoViewIfNeeded(); // drawn when they come into view
   await page.waitForFunction(() => {

@@ -31,17 +31,26 @@ test("a score of nothing, and a text too short for its sinks, are said to be tha
 });
 
 test("what was not measured is said", () => {
+  const unknown = { ablation: { zero: null, mean: null, resample: null } };
   assert.equal(fact(lens, "Retrieval"), "Not measured.");
-  assert.equal(
-    fact(having(0, { ablation: { zero: null, mean: null } }, { ablation: { zero: null, mean: null } }), "What is needed"),
-    "Ablation was not measured.",
-  );
+  assert.equal(fact(having(0, unknown, unknown), "What is needed"), "Ablation was not measured.");
   assert.equal(fact({ ...lens, texts: [{ ...lens.texts[0], loss: null }] }, "Loss"), "The loss was not measured.");
 });
 
 test("the head that is missed most, and the one that is better left out", () => {
-  const text = fact(having(10, { ablation: { zero: 0.5, mean: 0 } }, { ablation: { zero: -0.002, mean: 0 } }), "What is needed");
-  assert.match(text, /^Without layer 1, head 2 the loss grows by 0\.500 nats a token.* Without layer 5, head 7 it falls by 0\.002\.$/);
+  const of = (zero: number, mean: number | null, resample: number | null): object => ({ ablation: { zero, mean, resample } });
+  const without = (lens: Lens): string => fact(lens, "What is needed");
+  const alone = { ...having(10, of(0.5, null, null), of(-0.002, null, null)), layers: [] };
+  assert.match(
+    without(alone),
+    /^Without layer 1, head 2 the loss grows by 0\.500 nats a token.* Without layer 5, head 7 it falls by 0\.002\.$/,
+  );
+  const layers = [0.7, 0.9, 0.8].map((zero, layer) => ({ layer, ablation: { zero, mean: 0, resample: 0 } }));
+  const all = { ...having(10, of(0.5, 0.1, 0.3), of(-0.002, 0.2, -0.4)), layers };
+  assert.match(
+    without(all),
+    / Without all heads of layer 1 it grows by 0\.900\. With its mean in its place, layer 0, head 0 is missed most \(0\.200\)\. With what it gives elsewhere, layer 1, head 2 is missed most \(0\.300\)\.$/,
+  );
 });
 
 test("loss is told with the choices it stands for", () => {
@@ -60,16 +69,18 @@ test("ranking leaves out what is missing", () => {
 
 test("measures: ranges, and values in words", () => {
   const all = Object.fromEntries(measures(lens).map(measure => [measure.key, measure]));
-  assert.deepEqual([shades(all.sink, lens.heads)!.low, shades(all.sink, lens.heads)!.high], [0, 1]);
-  const signed = shades(all.zero, lens.heads)!;
+  assert.deepEqual([shades(all.sink, lens.heads.map(all.sink.of))!.low, shades(all.sink, lens.heads.map(all.sink.of))!.high], [0, 1]);
+  const signed = shades(all.zero, lens.heads.map(all.zero.of))!;
   assert.equal(signed.low, -signed.high);
-  assert.equal(shades(all.retrieval, lens.heads), null);
+  assert.equal(shades(all.retrieval, lens.heads.map(all.retrieval.of)), null);
+  const part = shades(all["range 0"], [0.1, null, 0.25])!;
+  assert.deepEqual([part.low, part.high], [0, 0.25]);
   assert.equal(worded(all.entropy, 1.5), "1.50 nats");
   assert.equal(worded(all.sink, 0.42), "42 %");
   assert.equal(worded(all.zero, 0.0123), "+0.012 nats");
   assert.equal(worded(all.zero, null), "not measured");
   assert.deepEqual(
-    [brief(all.sink, 0.421), brief(all.sink, 1), brief(all.zero, -0.0123), brief(all.entropy, 2.5)],
-    [".42", "1.0", "−.012", "2.50"],
+    [brief(all.sink, 0.421), brief(all.sink, 1), brief(all.zero, -0.0123), brief(all.zero, -0.00006), brief(all.entropy, 2.5)],
+    [".42", "1.0", "−.012", "−.000", "2.50"],
   );
 });

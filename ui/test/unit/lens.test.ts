@@ -38,6 +38,13 @@ test("what is wrong is named, with what it holds and what it needs", () => {
       "heads[0].maps[0].data is not base64 and must hold 4761 bytes: 69 rows × 69 columns",
     ],
     [data => void (data.heads[0].top.keys = ""), "heads[0].top.keys holds 0 bytes and must hold 2208: 552 keys of 4 bytes"],
+    [
+      data => void (data.similarities = data.similarities.slice(4)),
+      "similarities holds 2301 bytes and must hold 2304: 48 heads × 48 heads",
+    ],
+    [data => void (data.layers[1].layer = "first"), 'layers[1].layer is "first" and must be a whole number, at least 0'],
+    [data => void (data.run.ranges[1].end = 8), "run.ranges[1].end is 8 and must be a whole number, at least 9"],
+    [data => void data.heads[7].ranges.pop(), "heads[7].ranges holds 1 and must hold one for each of the 2 ranges of the run"],
     [data => void (data.texts = []), "texts is empty and must hold at least one text"],
     [data => void (data.texts[0].tokens[7] = 7), "texts[0].tokens[7] is 7 and must be a string"],
     [data => void data.texts[0].ids.pop(), "texts[0].ids holds 68 numbers and must hold one for each of the 69 tokens"],
@@ -47,7 +54,7 @@ test("what is wrong is named, with what it holds and what it needs", () => {
 });
 
 test("what may be missing may be null or absent", () => {
-  const optional = ["means", "scores", "cluster", "ablation", "distances", "by_position", "received", "maps", "top"];
+  const optional = ["means", "scores", "cluster", "ablation", "ranges", "distances", "by_position", "received", "maps", "top"];
   assert.equal(
     said(data => data.heads.forEach((head: Json) => optional.forEach(key => delete head[key]))),
     "accepted",
@@ -57,9 +64,19 @@ test("what may be missing may be null or absent", () => {
     "accepted",
   );
   assert.equal(
-    said(data => void (data.bins = data.position_loss = data.run = data.texts[0].loss = data.texts[0].ids = null)),
+    said(data => {
+      for (const head of data.heads) delete head.ranges; // of the run's, which are not known
+      data.bins = data.position_loss = data.run = data.texts[0].loss = data.texts[0].ids = data.layers = data.similarities = null;
+    }),
     "accepted",
   );
+  assert.equal(
+    said(
+      data => ["run", "layers", "similarities"].forEach(key => delete data[key]) ?? data.heads.forEach((head: Json) => delete head.ranges),
+    ),
+    "accepted",
+  );
+  assert.equal(read({ ...small().lens, similarities: "" }).similarities, null, "they are left out of a report that would be too large");
   assert.equal(
     said(data => ["name", "type", "kv_heads", "head_dim", "context", "parameters"].forEach(key => delete data.model[key])),
     "accepted",
