@@ -14,6 +14,8 @@ export const ABLATIONS = ["zero", "mean", "resample"] as const;
 export const BY_POSITION = ["entropy", "sink", "recent", "distance", "max_weight"] as const;
 export type Mean = (typeof MEANS)[number];
 export type Score = (typeof SCORES)[number];
+export const NUMERICS = ["one_hot", "uniform", "peak_logit"] as const;
+export type Numeric = (typeof NUMERICS)[number];
 export type Ablation = (typeof ABLATIONS)[number];
 export type ByPosition = (typeof BY_POSITION)[number];
 
@@ -65,6 +67,7 @@ export interface Head {
   layer: number;
   head: number;
   means: Record<Mean, Maybe>;
+  numerics: Record<Numeric, Maybe>;
   scores: Record<Score, Maybe>;
   cluster: Maybe;
   /** By how much the loss changes without it, nats a token. */
@@ -191,6 +194,7 @@ function readHead(part: Part, model: Model, index: number, tokens: number, run: 
     layer,
     head,
     means: part.at("means").record(MEANS, value => value.number()),
+    numerics: part.at("numerics").record(NUMERICS, value => value.number()),
     scores: part.at("scores").record(SCORES, value => value.number()),
     cluster: part.at("cluster").number(),
     ablation: readAblation(part),

@@ -10,7 +10,7 @@ const MOST = 40;
 export interface Measure {
   key: string;
   name: string;
-  group: "Means over all rows" | "Head scores" | "Ablation" | "Named ranges" | "Alike";
+  group: "Means over all rows" | "Numerics" | "Head scores" | "Ablation" | "Named ranges" | "Alike";
   says: string;
   of(head: Head): Maybe;
   /** The same of all heads of a layer at once, where that is measured too. */
@@ -41,6 +41,7 @@ export const within = ({ name }: Measure): string => name[0].toLowerCase() + nam
 export function measures(lens: Lens): Measure[] {
   const { first_tokens: first, recent_tokens: recent } = lens.run;
   const means = "Means over all rows" as const;
+  const numerics = "Numerics" as const;
   const scores = "Head scores" as const;
   return [
     {
@@ -114,6 +115,33 @@ export function measures(lens: Lens): Measure[] {
       range: "spread",
       unit: "",
       says: "The logarithm of the softmax's denominator.",
+    },
+    {
+      key: "one_hot",
+      name: "Rows on one token",
+      group: numerics,
+      of: h => h.numerics.one_hot,
+      range: "share",
+      unit: "",
+      says: "The share of rows that put 99 % of their weight on one token. Where it and the peak logit are high, the softmax saturates.",
+    },
+    {
+      key: "uniform",
+      name: "Rows that read alike",
+      group: numerics,
+      of: h => h.numerics.uniform,
+      range: "share",
+      unit: "",
+      says: "The share of rows that read all they read alike: no weight stands out.",
+    },
+    {
+      key: "peak_logit",
+      name: "Peak logit",
+      group: numerics,
+      of: h => h.numerics.peak_logit,
+      range: "spread",
+      unit: "",
+      says: "The largest score of all rows of all texts.",
     },
     {
       key: "previous",

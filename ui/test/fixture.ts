@@ -150,6 +150,7 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
       max_logit: 2 + 9 * next(),
       lse: 3 + 4 * next(),
     },
+    numerics: { one_hot: (index % 8) / 8, uniform: (index % 5) / 8, peak_logit: 12.5 + index },
     scores: {
       previous: on((q, k) => k === q - 1, 1),
       first: on((_, k) => k === 0, 1),

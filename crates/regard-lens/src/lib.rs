@@ -27,7 +27,7 @@
 //! - [`long_context`]: what a model finds in long texts, and where its heads look;
 //! - [`leaks`]: whether a position sees what it must not;
 //! - [`clusters`]: heads that attend alike;
-//! - [`rollout`]: attention through all layers, an approximation;
+//! - [`rollout`]: attention through all layers by rollout and flow, approximations;
 //! - [`record`]: a report of attention that was computed elsewhere, all there is without the feature `models`.
 #![forbid(unsafe_code)]
 

@@ -2,7 +2,7 @@
 
 use regard::Facts;
 
-use crate::report::{HeadScores, Means, Profiles, short};
+use crate::report::{HeadScores, Means, Numerics, Profiles, short};
 
 /// Sums over rows.
 #[derive(Clone, Debug, Default)]
@@ -17,12 +17,17 @@ pub(crate) struct Sums {
     local: (usize, f64),
     /// Rows with a token before whose largest weight is all but everything.
     one_hot: usize,
+    /// Those that read all they read alike.
+    uniform: usize,
     /// The largest logit of all.
     peak: Option<f32>,
 }
 
 /// The least weight that is all but everything.
 const ONE_HOT: f64 = 0.99;
+
+/// The most that the largest weight of a row that reads some keys alike may be, of all and of what it would be if it did so exactly.
+const UNIFORM: (f64, f64) = (0.5, 1.1);
 
 impl Sums {
     /// Adds the rows of a text, `[heads, n]`, of one head. The first range of the facts is the first token.
@@ -48,7 +53,9 @@ impl Sums {
             let logit = facts.max_logit.data()[row];
             self.peak = Some(self.peak.map_or(logit, |peak| peak.max(logit)));
             if q > 0 {
-                self.one_hot += usize::from(means[1] >= ONE_HOT);
+                let [entropy, largest, ..] = means;
+                self.one_hot += usize::from(largest >= ONE_HOT);
+                self.uniform += usize::from(largest > 0.0 && largest <= UNIFORM.0.min(UNIFORM.1 * (-entropy).exp()));
                 let (rows, before, first) = &mut self.previous;
                 (*rows, *before, *first) =
                     (*rows + 1, *before + f64::from(distances[1]), *first + at(&facts.ranges, facts.ranges.shape()[3]));
@@ -66,10 +73,10 @@ impl Sums {
         Means { entropy, max_weight, sink, own, recent, distance, max_logit, lse }
     }
 
-    /// Whether softmax saturates: the share of rows with a token before that are near one-hot, and the largest logit of all.
-    pub(crate) fn numerics(&self) -> (f64, f64) {
-        let peak = f64::from(self.peak.unwrap_or_default());
-        (short(self.one_hot as f64 / self.previous.0.max(1) as f64), short(peak))
+    pub(crate) fn numerics(&self) -> Numerics {
+        let share = |rows: usize| short(rows as f64 / self.previous.0.max(1) as f64);
+        let peak_logit = short(f64::from(self.peak.unwrap_or_default()));
+        Numerics { one_hot: share(self.one_hot), uniform: share(self.uniform), peak_logit }
     }
 
     /// Shares of the mass that is on keys: learned sinks take some.

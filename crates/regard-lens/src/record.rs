@@ -97,13 +97,11 @@ impl Layer {
     fn head(&self, (layer, head): (usize, usize), n: usize, recent: usize, levels: &[Level]) -> Head {
         let mut sums = Sums::default();
         sums.add(&self.facts, &self.lse, recent, (head, n));
-        let (one_hot, peak_logit) = sums.numerics();
         Head {
             layer,
             head,
             means: sums.means(),
-            one_hot,
-            peak_logit,
+            numerics: sums.numerics(),
             scores: sums.scores(HeadScores::default()),
             distances: sums.distances(),
             by_position: profiles(&self.facts, (head, n), cell(n)),

@@ -108,6 +108,17 @@ pub struct TextFacts {
     pub loss: Vec<Option<f64>>,
 }
 
+/// Shares of the rows that have a token before, and the largest logit.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Numerics {
+    /// Rows with a weight of at least 0.99: where many have one, softmax saturates, and gradients vanish.
+    pub one_hot: f64,
+    /// Rows that read all they read alike: their largest weight is at most 0.5, and at most 1.1 of the weight `e^−entropy` that it would then be.
+    pub uniform: f64,
+    /// The largest logit of all rows of all texts.
+    pub peak_logit: f64,
+}
+
 /// What one head does.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Head {
@@ -117,12 +128,8 @@ pub struct Head {
     pub head: usize,
     /// Means over all rows of all texts.
     pub means: Means,
-    /// The share of rows that see two keys or more and have a weight of at least 0.99: where many do, softmax saturates. In the table only.
-    #[serde(skip)]
-    pub one_hot: f64,
-    /// The largest logit of all rows of all texts. In the table only.
-    #[serde(skip)]
-    pub peak_logit: f64,
+    /// Whether its softmax saturates.
+    pub numerics: Numerics,
     /// What it looks for, 0 to 1 each; null where it was not measured.
     pub scores: HeadScores,
     /// Heads of one cluster attend alike; null where it was not measured.

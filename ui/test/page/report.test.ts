@@ -46,6 +46,18 @@ test("the dashboard shows each head's value of the measure that is chosen", asyn
     await labels(),
     weights.map((each, i) => `Layer ${Math.floor(i / 8)}, head ${i % 8}: self mass ${percent(self(each))}`),
   );
+  for (const [label, of] of [
+    ["Rows on one token", (i: number) => percent((i % 8) / 8)],
+    ["Rows that read alike", (i: number) => percent((i % 5) / 8)],
+    ["Peak logit", (i: number) => number(12.5 + i)],
+  ] as const) {
+    await page.getByLabel("Colour by").selectOption({ label });
+    assert.deepEqual(
+      (await labels()).map(each => each!.split(": ")[1]),
+      weights.map((_, i) => `${label[0].toLowerCase()}${label.slice(1)} ${of(i)}`),
+    );
+  }
+  await page.getByLabel("Colour by").selectOption({ label: "Self mass" });
   const colours = await cells.evaluateAll(all => new Set(all.map(cell => (cell as HTMLElement).style.background)).size);
   assert.ok(colours > 20);
   await page.getByLabel("Colour by").selectOption({ label: "Retrieval" });

@@ -3,6 +3,7 @@
 mod ablation;
 mod bad_input;
 mod built;
+mod flow;
 mod heads;
 mod leaks;
 mod long_context;

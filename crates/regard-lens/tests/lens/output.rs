@@ -67,10 +67,10 @@ fn the_table_has_a_line_for_each_head() {
     assert!(lines.iter().all(|line| line.len() == lines[0].len()));
     let column = lines[0].iter().position(|name| *name == "previous").unwrap();
     assert!(lines[1][column].parse::<f64>().unwrap() > 0.99, "{csv}");
-    // The head that reads one token is one-hot in every row, the one that reads all alike in none: it has logits of 0.
+    // The head that reads one token is one-hot in every row, the one that reads all alike is uniform in every row, and has logits of 0.
     let column = |name| lines[0].iter().position(|given| *given == name).unwrap();
-    let numbers = |line: usize| ["one_hot", "peak_logit"].map(|name| lines[line][column(name)].parse::<f64>().unwrap());
-    assert!(numbers(1)[0] == 1.0 && numbers(1)[1] > 20.0 && numbers(2) == [0.0, 0.0], "{csv}");
+    let numbers = |line: usize| ["one_hot", "uniform", "peak_logit"].map(|name| lines[line][column(name)].parse::<f64>().unwrap());
+    assert!(numbers(1)[..2] == [1.0, 0.0] && numbers(1)[2] > 20.0 && numbers(2) == [0.0, 1.0, 0.0], "{csv}");
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use regard_lens::{Options, Text, inspect, rollout};
+use regard_lens::rollout::Mixed;
+use regard_lens::{Options, Text, inspect};
 use regard_nn::{Model, Precision};
 use safetensors::SafeTensors;
 
@@ -70,11 +71,11 @@ fn facts_are_those_of_eager_attention() {
             }
         }
     }
-    rolled(&rollout::rollout(model.decoder().unwrap(), &tokens).unwrap(), &weights, n);
+    rolled(&Mixed::of(model.decoder().unwrap(), &tokens).unwrap(), &weights, n);
 }
 
 /// The rollout is the product of the mean weights of layers with half of the identity.
-fn rolled(given: &rollout::Rollout, weights: &[f64], n: usize) {
+fn rolled(given: &Mixed, weights: &[f64], n: usize) {
     let heads = 8;
     let mut all: Vec<f64> = (0..n * n).map(|i| f64::from(u8::from(i / n == i % n))).collect();
     for layer in weights.chunks(heads * n * n) {
@@ -82,5 +83,5 @@ fn rolled(given: &rollout::Rollout, weights: &[f64], n: usize) {
         let mixed = |q: usize, k: usize| 0.5 * mean(q, k) + if q == k { 0.5 } else { 0.0 };
         all = (0..n * n).map(|i| (0..n).map(|k| mixed(i / n, k) * all[k * n + i % n]).sum()).collect();
     }
-    given.cells.iter().zip(&all).for_each(|(x, expected)| near(*x, *expected, "rollout"));
+    given.rollout().iter().zip(&all).for_each(|(x, expected)| near(*x, *expected, "rollout"));
 }
