@@ -58,3 +58,11 @@ fn one_layer_carries_its_weights_and_there_is_no_row_beyond_the_last() {
     assert_eq!(mixed.flow(3), mixed.layers[0][15..20]);
     assert!(mixed.flow(5).is_empty());
 }
+
+/// What went down first has to be taken back: position 0 of the second layer must not use up the only way of position 1.
+#[test]
+fn a_way_is_given_up_for_a_better_one() {
+    let half = || vec![0.5; 4];
+    let mixed = Mixed { block: 1, edge: 2, layers: vec![half(), vec![0.5, 0.5, 1.0, 0.0], half()] };
+    assert_eq!((mixed.flow(0)[0], smallest_cut(&mixed, 0, 0)), (1.0, 1.0));
+}
