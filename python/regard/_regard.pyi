@@ -366,3 +366,12 @@ class Report:
 
 def _cost(asked: dict[str, Any], *, config: str | None = None, path: str | None = None, preset: str | None = None) -> str: ...
 def _cost_names() -> tuple[list[str], list[str]]: ...
+
+# --- under PyTorch's own operators: `regard.torch.install`
+
+def _put_under_torch(library: PathLike[str], kernel: Any) -> bool:
+    """Whether PyTorch's dispatcher calls compiled code from here on, and `kernel` for what that does not compute."""
+
+def _give_back_to_torch() -> None: ...
+def _calls_from_torch() -> int:
+    """How many calls of PyTorch's operator were computed without Python."""

@@ -2,12 +2,13 @@
 //!
 //! An argument is an array of any library ([`array`]); options become masks and scores ([`options`], [`masks`], [`scores`]); the engine
 //! computes while the interpreter runs on ([`threads`]); the result is an array of the caller's library. `unsafe` lives in `array.rs`
-//! (foreign memory) and `dlpack.rs` (a C interface).
+//! (foreign memory), `dlpack.rs` and `dispatcher/shim.rs` (C interfaces).
 
 mod array;
 mod attention;
 mod cache;
 mod cost;
+mod dispatcher;
 mod dlpack;
 mod error;
 mod gradients;
@@ -40,5 +41,6 @@ fn _regard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     cost::register(module)?;
     lens::register(module)?;
     report::register(module)?;
+    dispatcher::register(module)?;
     threads::register(module)
 }

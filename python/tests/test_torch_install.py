@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,24 +26,38 @@ L, S = 37, 50
 
 
 class Counting:
-    """The native module, counting the calls of attention."""
+    """The native module, counting the calls of attention, from Python and by PyTorch's dispatcher; in `python` there are only the former."""
 
-    def __init__(self, native: Any) -> None:
-        self.native, self.calls = native, 0
+    def __init__(self, native: Any, *, python: bool) -> None:
+        self.native, self.python = native, python
+        self.from_python, self.before = 0, native._calls_from_torch()
+
+    @property
+    def compiled(self) -> int:
+        """Calls by the dispatcher, without Python."""
+        return self.native._calls_from_torch() - self.before
+
+    @property
+    def calls(self) -> int:
+        """All of them."""
+        return self.from_python + self.compiled
 
     def attention(self, *args: Any, **options: Any) -> Any:
         """Counts, and computes."""
-        self.calls += 1
+        self.from_python += 1
         return self.native.attention(*args, **options)
+
+    def _put_under_torch(self, *args: Any) -> bool:
+        return not self.python and self.native._put_under_torch(*args)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.native, name)
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
-    """regard installed, and a counter of what it computes."""
-    counting = Counting(module.native)
+@pytest.fixture(params=["compiled", "python"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
+    """regard installed, with its compiled kernel and as in versions of PyTorch that cannot have it, and a counter of what it computes."""
+    counting = Counting(module.native, python=request.param == "python")
     monkeypatch.setattr(module, "native", counting)
     regard.torch.install()
     yield counting
@@ -152,6 +167,62 @@ def test_forward_with_one_and_backward_with_the_other(first: bool) -> None:
         assert_close(a, b)
 
 
+LAYOUTS = {
+    "row-major": lambda: torch.randn(2, 4, 5, 8),
+    "heads after lengths": lambda: torch.randn(2, 5, 4, 8).transpose(1, 2),
+    "projected together": lambda: torch.randn(2, 5, 3 * 32)[..., :32].unflatten(-1, (4, 8)).transpose(1, 2),
+    "one row, projected together": lambda: torch.randn(2, 1, 3 * 32)[..., :32].unflatten(-1, (4, 8)).transpose(1, 2),
+    "one head": lambda: torch.randn(2, 5, 3, 8)[:, :, 1:2].transpose(1, 2),
+    "one of everything": lambda: torch.randn(1, 1, 1, 8),
+    "every second row": lambda: torch.randn(2, 4, 10, 8)[:, :, ::2],
+    "every second head": lambda: torch.randn(2, 8, 5, 8)[:, ::2],
+    "every second batch": lambda: torch.randn(4, 4, 5, 8)[::2],
+    "one batch for all": lambda: torch.randn(1, 4, 5, 8).expand(2, 4, 5, 8),
+    "one head for all": lambda: torch.randn(2, 1, 5, 8).expand(2, 4, 5, 8),
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_compiled_kernel_lays_out_its_results_as_pytorch_does(name: str, dtype: Any, causal: bool) -> None:
+    q = LAYOUTS[name]().to(dtype)
+    k, v = torch.randn(2, q.shape[0], 1, 7, 8).to(dtype)
+    expected = flash(q, *(x.expand(-1, q.shape[1], -1, -1) for x in (k, v)), is_causal=causal, scale=0.5)
+    before = module.native._calls_from_torch()
+    regard.torch.install()
+    out, lse = flash(q, k, v, is_causal=causal, scale=0.5)
+    regard.torch.uninstall()
+    assert module.native._calls_from_torch() - before == (0 not in q.stride())
+    assert (out.stride(), out.dtype, out.device) == (expected[0].stride(), dtype, q.device)
+    assert (lse.stride(), lse.dtype, lse.device) == (expected[1].stride(), torch.float32, q.device)
+    assert_close(out, expected[0].double())
+    assert_close(lse, expected[1].double())
+
+
+def test_python_is_called_for_the_rest(calls: Counting) -> None:
+    q, k, v = (tensor.detach() for tensor in draw())
+    sdpa(q, k, v, is_causal=True)
+    sdpa(q, k, v, hidden_rows())
+    assert calls.from_python == (2 if calls.python else 1)
+    expected = sdpa(q.double(), k.double(), v.double(), scale=0.1)
+    assert expected.dtype == torch.float64 and calls.calls == 2
+
+
+def test_large_problems_are_shared_out(calls: Counting) -> None:
+    q, k, v = torch.randn(3, 1, 8, 512, 64)
+    assert_close(sdpa(q, k, v, is_causal=True), sdpa(q.double(), k.double(), v.double(), is_causal=True))
+    assert calls.calls == 1
+
+
+def test_the_forced_kernel_computes(calls: Counting) -> None:
+    q, k, v = torch.randn(3, 1, 2, 5, 64)
+    with regard.kernel("scalar"):
+        out = sdpa(q, k, v)
+        assert torch.equal(out, torch.from_numpy(regard.attention(q.numpy(), k.numpy(), v.numpy())))
+    assert calls.calls == 1
+
+
 def test_what_pytorch_keeps(calls: Counting) -> None:
     q, k, v = (tensor.detach() for tensor in draw())
     bias = torch.randn(L, S, requires_grad=True)
@@ -183,6 +254,21 @@ def test_errors_are_pytorchs(calls: Counting) -> None:
             sdpa(q, k, v, **given)
     with pytest.raises(RuntimeError, match="dropout"):
         flash(q, k, v, 0.5)
+    with pytest.raises(RuntimeError, match="type"):
+        flash(q, k, v.int())
+
+
+def test_an_interrupt_in_python_is_one(monkeypatch: pytest.MonkeyPatch, calls: Counting) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_takes", interrupted)
+    q, k, v = (tensor.detach() for tensor in draw())
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            sdpa(q, k, v, torch.zeros(L, S))
+        except RuntimeError:
+            time.sleep(1)
 
 
 def test_uninstall_gives_everything_back() -> None:

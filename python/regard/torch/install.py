@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +20,16 @@ from .recognise import recognise
 FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 
+# What the compiled kernel knows of the forward operator.
+SCHEMA = (
+    f"aten::{FORWARD}(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, "
+    "Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)"
+)
+
 _lock = threading.Lock()
 _library: Any = None
+# The compiled kernels that were registered: a call that is under way may outlive its registration.
+_kernels: list[Any] = []
 
 
 def install() -> None:
@@ -35,6 +46,10 @@ def install() -> None:
     is chosen with `torch.nn.attention.sdpa_kernel`; other devices; and programs that call PyTorch's kernels past its dispatcher, as those
     of `torch.compile` with `cpp_wrapper` and of AOTInductor do.
 
+    With PyTorch 2.14 or later, on Linux and macOS, its dispatcher calls compiled code, and Python only for what has a mask or is left to
+    PyTorch; any error of these is a `RuntimeError`. With earlier versions and elsewhere it calls Python every time, which takes some
+    microseconds; results are the same.
+
     The threads that compute are regard's own: `regard.set_num_threads`. May be called from any thread and more than once: installed is
     installed, until one `uninstall()`.
 
@@ -47,8 +62,10 @@ def install() -> None:
         if not hasattr(torch.library, "get_kernel") or not hasattr(torch.ops.aten, FORWARD):
             raise RuntimeError(f"PyTorch {torch.__version__} has no kernel to take the place of: install() needs 2.9 or later")
         library: Any = torch.library.Library("aten", "IMPL", "CPU")  # type: ignore[no-untyped-call]
-        library.impl(FORWARD, _forward_over(_kernel(FORWARD)), with_keyset=True)
+        forward = _forward_over(_kernel(FORWARD))
         library.impl(BACKWARD, _backward_over(_kernel(BACKWARD)), with_keyset=True)
+        if not _compiled_over(forward):
+            library.impl(FORWARD, forward, with_keyset=True)
         _library = library
 
 
@@ -57,6 +74,7 @@ def uninstall() -> None:
     global _library
     with _lock:
         if _library is not None:
+            native._give_back_to_torch()
             _library._destroy()
             _library = None
 
@@ -69,6 +87,18 @@ def installed() -> bool:
 def _kernel(name: str) -> Any:
     """PyTorch's own kernel of an operator."""
     return torch.library.get_kernel(f"aten::{name}", "CPU")
+
+
+def _compiled_over(forward: Any) -> bool:
+    """Puts the compiled kernel under the forward operator, and this one under that; whether this PyTorch has what it needs."""
+    if str(getattr(torch.ops.aten, FORWARD).default._schema) != SCHEMA:
+        return False
+    name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    taken = native._put_under_torch(Path(torch.__file__).parent / "lib" / name, functools.partial(forward, keys))
+    if taken:
+        _kernels.append(_kernel(FORWARD))
+    return taken
 
 
 def _forward_over(torchs: Any) -> Any:
