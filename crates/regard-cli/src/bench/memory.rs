@@ -40,7 +40,7 @@ impl<T: Element> Masked for Grown<'_, T> {
         inputs.with_kv(|kv| {
             let plan = attention.plan(inputs.q.view(), kv)?;
             if case.kind == Kind::MemoryInspect {
-                return during(|| Ok(drop(plan.inspect(&Inspect::default())?)));
+                return during(|| Ok(plan.inspect(&Inspect::default()).map(drop)?));
             }
             let [batch, heads, len, _] = plan.shape().out();
             let mut output = Output { out: touched(plan.shape().out())?, lse: touched([batch, heads, len, 1])? };
