@@ -22,14 +22,9 @@ class Work:
         self.call, self.note = call, note
 
 
-def status(field):
-    """A line of /proc/self/status, in bytes."""
-    return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", open("/proc/self/status").read(), re.M)[1])
-
-
-def available():
-    """Bytes of memory that a process can have."""
-    return 1024 * int(re.search(r"^MemAvailable:\s+(\d+) kB", open("/proc/meminfo").read(), re.M)[1])
+def status(field, file="/proc/self/status"):
+    """A line of a file of the kernel's, in bytes."""
+    return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", open(file).read(), re.M)[1])
 
 
 def growth(call):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import masks
-from protocol import Unsupported, Work, available, serve
+from protocol import Unsupported, Work, serve, status
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -51,23 +51,25 @@ def attention(case):
     return Work(both if backward else torch.inference_mode()(lambda: [forward()]), note)
 
 
+def unfused(q, k, v, hidden):
+    """Outputs and weights as three operations in the type of the inputs; `hidden` is where a query does not see, or None."""
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, float("-inf"))
+    weights = torch.softmax(scores, dim=-1)
+    return weights @ v, weights
+
+
 def materialised(q, k, v, causal):
     """What BertViz draws: the weights of every head of every layer (the batch), as eager attention returns them."""
     length = k.shape[2]
-    size, room = q[..., 0].numel() * length * q.element_size(), available()
+    size, room = q[..., 0].numel() * length * q.element_size(), status("MemAvailable", "/proc/meminfo")
     if size > room:
         raise Unsupported(f"{size / 1e9:.0f} GB of weights do not fit into {room / 1e9:.0f} GB")
     hidden = torch.ones(q.shape[2], length, dtype=torch.bool).triu(1) if causal else None
 
-    def layer(q, k, v):
-        scores = q @ k.mT * q.shape[-1] ** -0.5
-        if hidden is not None:
-            scores = scores.masked_fill(hidden, float("-inf"))
-        weights = torch.softmax(scores, dim=-1)
-        return weights @ v, weights
-
     def call():
-        all_layers = [layer(*each) for each in zip(q, k, v)]
+        all_layers = [unfused(*each, hidden) for each in zip(q, k, v)]
         del all_layers  # the weights count as working memory, not as a result
         return []
 
@@ -145,11 +147,8 @@ def outputs(case, *arrays):
     """The fused kernel, and the same as three operations in the type of the inputs."""
     q, k, v = (torch.from_numpy(x).to(DTYPES[case["dtype"]]) for x in arrays)
     fused = F.scaled_dot_product_attention(q, k, v, is_causal=case["causal"])
-    scores = q @ k.mT * q.shape[-1] ** -0.5
-    if case["causal"]:
-        scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=bool).triu(1), float("-inf"))
-    unfused = torch.softmax(scores, dim=-1) @ v
-    return {"fused": fused.float().numpy(), "unfused": unfused.float().numpy()}
+    hidden = torch.ones(q.shape[2], k.shape[2], dtype=bool).triu(1) if case["causal"] else None
+    return {"fused": fused.float().numpy(), "unfused": unfused(q, k, v, hidden)[0].float().numpy()}
 
 
 if __name__ == "__main__":
