@@ -135,7 +135,7 @@ impl Factors for Wide {
         let (rows, width) = (block.rows.len(), block.width);
         let lanes = |from: &View<'_, T>, factor| {
             let mut to = vec![0.0; from.shape()[3] * width];
-            block.pack(from, factor, &mut to);
+            block.pack(from, factor, width, &mut to);
             to
         };
         let by_row = |from: &View<'_, T>| {

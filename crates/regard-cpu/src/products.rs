@@ -17,8 +17,8 @@ use crate::{Kernel, Problem, TILE};
 
 /// The queries of a row block, as the products read them.
 pub(crate) enum Query {
-    /// `scale · Qᵀ`, `[head_dim, width]`.
-    Wide(Vec<f32>),
+    /// `scale · Qᵀ`, in panels `[head_dim, panel]` of as many lanes as a product takes at a time.
+    Wide { q: Lines<f32>, panel: usize },
     /// `Qᵀ`, `[depth, width]` (see [`Pairs::depth`]), and what is left to multiply scores by.
     Paired { pairs: Pairs, q: Vec<Pair>, scale: f32 },
 }
@@ -29,9 +29,9 @@ impl Query {
             let (q, scale) = Query::paired(pairs, block, &p.q, p.scale);
             return Query::Paired { pairs, q, scale };
         }
-        let mut wide = vec![0.0; p.shape.head_dim * block.width];
-        block.pack(&p.q, p.scale, &mut wide);
-        Query::Wide(wide)
+        let (mut q, panel) = (Lines::zeros(p.shape.head_dim * block.width), p.kernel.panel());
+        block.pack(&p.q, p.scale, panel, &mut q);
+        Query::Wide { q, panel }
     }
 
     /// The rows of a block as pairs, `[depth, width]`, and what is left of `scale`: a power of two may go into bf16, any other scale
@@ -41,7 +41,7 @@ impl Query {
         let exact = scale.is_normal() && scale.to_bits().trailing_zeros() >= 23 && (1e-6..1e6).contains(&scale.abs());
         let (inside, left) = if exact { (scale, 1.0) } else { (1.0, scale) };
         let mut wide = vec![0.0; dim * width];
-        block.pack(from, inside, &mut wide);
+        block.pack(from, inside, width, &mut wide);
         let mut q = vec![Pair::default(); pairs.depth(dim) * width];
         pairs.pair_weights(&wide, width, &mut q);
         (q, left)
@@ -64,14 +64,14 @@ pub(crate) fn paired_rows<T: Element>(pairs: Pairs, kernel: Kernel, block: &RowB
 
 /// A [`Query`] in use by one thread.
 enum Factors<'a> {
-    Wide(&'a [f32]),
+    Wide { q: &'a [f32], panel: usize },
     Paired { session: Session, pairs: Pairs, q: &'a [Pair], scale: f32 },
 }
 
 impl Query {
     fn open(&self) -> Factors<'_> {
         match self {
-            Query::Wide(q) => Factors::Wide(q),
+            Query::Wide { q, panel } => Factors::Wide { q, panel: *panel },
             Query::Paired { pairs, q, scale } => Factors::Paired { session: pairs.open(), pairs: *pairs, q, scale: *scale },
         }
     }
@@ -177,7 +177,7 @@ impl<'a, T: Element> Products<'a, T> {
                     scaled.iter_mut().for_each(|s| *s *= scale);
                 }
             }
-            Factors::Wide(q) => {
+            Factors::Wide { q, panel } => {
                 if self.few {
                     packed.each_run(Side::Keys, tile, V::LANES, |keys, Rows { data: k, stride: k_row }, soon| {
                         let (s, keys) = (&mut s_t[keys.start..], keys.len());
@@ -185,7 +185,10 @@ impl<'a, T: Element> Products<'a, T> {
                     });
                 } else {
                     let Rows { data, stride } = packed.wide(Side::Keys, tile);
-                    v.call(scores(data, stride, q, s, (n, width, dim)));
+                    for lanes in ranges(0..width, *panel) {
+                        let (q, panel) = (&q[lanes.start * dim..lanes.end * dim], lanes.len());
+                        v.call(Product { c_row: width, ..scores(data, stride, q, &mut s[lanes.start..], (n, panel, dim)) });
+                    }
                 }
             }
         }
@@ -208,7 +211,7 @@ impl<'a, T: Element> Products<'a, T> {
         let padded = dim.next_multiple_of(V::LANES);
         // Columns from `dim` to `padded` keep what they held: what comes of them is not read.
         match &self.factors {
-            Factors::Wide(_) => {
+            Factors::Wide { .. } => {
                 if !self.few {
                     let Rows { data, stride } = packed.wide(Side::Values, tile);
                     return v.call(outputs(data, (1, stride), s, out, (dim, width, n), careful));
