@@ -102,6 +102,19 @@ impl<'a, T: Element> Packed<'a, T> {
         rows(&self.p.kv, side, self.head, tile.clone(), place)
     }
 
+    /// The transpose of the values in f32, `[value_dim, TILE]`.
+    #[inline(always)]
+    pub(crate) fn values_t<V: Vector>(&mut self, v: V, tile: &Range<usize>) -> &[f32] {
+        let dim = self.p.shape.value_dim;
+        let (there, place) = self.values.place(tile);
+        if !there {
+            place.resize(dim * TILE, 0.0);
+            let Rows { data: from, stride: from_row } = rows(&self.p.kv, Side::Values, self.head, tile.clone(), &mut self.copy);
+            v.call(Transpose { from, from_row, to: place, to_row: TILE, rows: tile.len(), columns: dim });
+        }
+        place
+    }
+
     /// Keys as pairs of neighbours, `[keys, depth]`, where `depth` is that of [`Pairs::depth`]; what is beyond the head is zero.
     #[inline(always)]
     pub(crate) fn key_pairs<V: Vector>(&mut self, v: V, pairs: Pairs, tile: &Range<usize>) -> &[Pair] {

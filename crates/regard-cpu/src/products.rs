@@ -213,8 +213,8 @@ impl<'a, T: Element> Products<'a, T> {
         match &self.factors {
             Factors::Wide { .. } => {
                 if !self.few {
-                    let Rows { data, stride } = packed.wide(Side::Values, tile);
-                    return v.call(outputs(data, (1, stride), s, out, (dim, width, n), careful));
+                    let values = packed.values_t(v, tile);
+                    return v.call(outputs(values, (TILE, 1), s, out, (dim, width, n), careful));
                 }
                 let (rows, wide) = (self.rows, &mut self.turned.wide);
                 packed.each_run(Side::Values, tile, V::LANES, |keys, Rows { data, stride }, soon| {
