@@ -84,7 +84,7 @@ impl Kernel {
         }
     }
 
-    /// Lanes of a block of [`Product`](crate::simd::Product) whose accumulators fill the registers.
+    /// Columns of a block of [`Product`](crate::simd::Product) whose accumulators fill the registers.
     pub(crate) fn panel(self) -> usize {
         struct Panel;
         impl Task for Panel {

@@ -12,13 +12,13 @@ use regard_core::{Element, View};
 use crate::block::{RowBlock, Rows, Side, ranges};
 use crate::lines::Lines;
 use crate::packed::{Packed, pair_elements, view_row};
-use crate::simd::{FewScores, Pair, Pairs, Product, Session, Transpose, Vector};
+use crate::simd::{FewScores, InPanels, Pair, Pairs, Product, Session, Transpose, Vector};
 use crate::{Kernel, Problem, TILE};
 
 /// The queries of a row block, as the products read them.
 pub(crate) enum Query {
-    /// `scale · Qᵀ`, in panels `[head_dim, panel]` of as many lanes as a product takes at a time.
-    Wide { q: Lines<f32>, panel: usize },
+    /// `scale · Qᵀ`, in panels as [`InPanels`] has them.
+    Wide(Lines<f32>),
     /// `Qᵀ`, `[depth, width]` (see [`Pairs::depth`]), and what is left to multiply scores by.
     Paired { pairs: Pairs, q: Vec<Pair>, scale: f32 },
 }
@@ -29,9 +29,9 @@ impl Query {
             let (q, scale) = Query::paired(pairs, block, &p.q, p.scale);
             return Query::Paired { pairs, q, scale };
         }
-        let (mut q, panel) = (Lines::zeros(p.shape.head_dim * block.width), p.kernel.panel());
-        block.pack(&p.q, p.scale, panel, &mut q);
-        Query::Wide { q, panel }
+        let mut q = Lines::zeros(p.shape.head_dim * block.width);
+        block.pack(&p.q, p.scale, p.kernel.panel(), &mut q);
+        Query::Wide(q)
     }
 
     /// The rows of a block as pairs, `[depth, width]`, and what is left of `scale`: a power of two may go into bf16, any other scale
@@ -64,14 +64,14 @@ pub(crate) fn paired_rows<T: Element>(pairs: Pairs, kernel: Kernel, block: &RowB
 
 /// A [`Query`] in use by one thread.
 enum Factors<'a> {
-    Wide { q: &'a [f32], panel: usize },
+    Wide(&'a [f32]),
     Paired { session: Session, pairs: Pairs, q: &'a [Pair], scale: f32 },
 }
 
 impl Query {
     fn open(&self) -> Factors<'_> {
         match self {
-            Query::Wide { q, panel } => Factors::Wide { q, panel: *panel },
+            Query::Wide(q) => Factors::Wide(q),
             Query::Paired { pairs, q, scale } => Factors::Paired { session: pairs.open(), pairs: *pairs, q, scale: *scale },
         }
     }
@@ -177,7 +177,7 @@ impl<'a, T: Element> Products<'a, T> {
                     scaled.iter_mut().for_each(|s| *s *= scale);
                 }
             }
-            Factors::Wide { q, panel } => {
+            Factors::Wide(q) => {
                 if self.few {
                     packed.each_run(Side::Keys, tile, V::LANES, |keys, Rows { data: k, stride: k_row }, soon| {
                         let (s, keys) = (&mut s_t[keys.start..], keys.len());
@@ -185,10 +185,7 @@ impl<'a, T: Element> Products<'a, T> {
                     });
                 } else {
                     let Rows { data, stride } = packed.wide(Side::Keys, tile);
-                    for lanes in ranges(0..width, *panel) {
-                        let (q, panel) = (&q[lanes.start * dim..lanes.end * dim], lanes.len());
-                        v.call(Product { c_row: width, ..scores(data, stride, q, &mut s[lanes.start..], (n, panel, dim)) });
-                    }
+                    v.call(InPanels(scores(data, stride, q, s, (n, width, dim))));
                 }
             }
         }
@@ -211,7 +208,7 @@ impl<'a, T: Element> Products<'a, T> {
         let padded = dim.next_multiple_of(V::LANES);
         // Columns from `dim` to `padded` keep what they held: what comes of them is not read.
         match &self.factors {
-            Factors::Wide { .. } => {
+            Factors::Wide(_) => {
                 if !self.few {
                     let values = packed.values_t(v, tile);
                     return v.call(outputs(values, (TILE, 1), s, out, (dim, width, n), careful));
