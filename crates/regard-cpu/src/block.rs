@@ -69,8 +69,8 @@ impl RowBlock {
             for lane in run.lanes.clone() {
                 from.row_into(self.batch, run.head, run.q + lane - run.lanes.start, &mut row);
                 let first = lane / panel * panel;
-                let to = &mut to[first * dim + lane - first..];
-                row.iter().zip(to.iter_mut().step_by(panel.min(self.width - first))).for_each(|(x, to)| *to = factor * x);
+                let (at, step) = (first * dim + lane - first, panel.min(self.width - first));
+                row.iter().enumerate().for_each(|(d, x)| to[at + d * step] = factor * x);
             }
         }
     }

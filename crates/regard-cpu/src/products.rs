@@ -184,7 +184,7 @@ impl<'a, T: Element> Products<'a, T> {
                         v.call(FewScores { k, k_row, keys, dim, q, width, rows: rows_len, s, s_row: TILE, soon });
                     });
                 } else {
-                    let Rows { data, stride } = packed.wide(Side::Keys, tile);
+                    let Rows { data, stride } = packed.keys(tile);
                     v.call(InPanels(scores(data, stride, q, s, (n, width, dim))));
                 }
             }
