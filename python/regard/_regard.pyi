@@ -342,6 +342,7 @@ class PackedMatrix:
 
 # --- what attention does: `regard.lens`
 
+def _precision(q: _Array, k: _Array, v: _Array, rows: list[int] | None = None, **options: Any) -> dict[Any, Any]: ...
 def _inspect(q: _Array, k: _Array, v: _Array, wanted: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Any]: ...
 def _map(
     q: _Array, k: _Array, place: dict[str, Any], lse: _Array | None = None, **options: Any

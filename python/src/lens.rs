@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use half::{bf16, f16};
 use numpy::{Element as NumpyElement, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -48,6 +49,56 @@ fn range(name: &str, given: Option<Pair>, size: usize) -> PyResult<Range<usize>>
         _ => Err(value(format!("{name} is ({start}, {end}) and must be (start, end) with 0 <= start <= end <= {size}"))),
     }
 }
+
+/// The error of each type against f64, float64 `[batch, q_heads]` or `[q_heads]`.
+#[pyfunction]
+#[pyo3(signature = (q, k, v, rows = None, **options))]
+fn _precision<'py>(
+    py: Python<'py>,
+    q: &Bound<'py, PyAny>,
+    k: &Bound<'py, PyAny>,
+    v: &Bound<'py, PyAny>,
+    rows: Option<Vec<u64>>,
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options = Options::of(Call::Inspect, options)?;
+    let inputs = Inputs::of(["q", "k", "v"], [q, k, v])?;
+    let axes = inputs.axes(options.layout)?;
+    for_type!(&inputs.q, T => precision::<T>(py, &inputs, axes, rows, &options))
+}
+
+fn precision<'py, T: Item + Element>(
+    py: Python<'py>,
+    inputs: &Inputs<'py>,
+    [q, k, v]: [Axes; 3],
+    rows: Option<Vec<u64>>,
+    options: &Options<'py>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let bools = options.bools()?;
+    let attention = options.attention(&bools, q.0[1])?;
+    let plan = attention.plan(inputs.q.view::<T>(q)?, (inputs.k.view(k)?, inputs.v.view(v)?)).or_raise()?;
+    let shape = plan.shape();
+    let rows = match rows {
+        Some(rows) => rows.into_iter().map(|row| usize::try_from(row).unwrap_or(usize::MAX)).collect(),
+        None => plan.spread_rows(MEASURED),
+    };
+    if let Some(row) = rows.iter().find(|row| **row >= shape.q_len) {
+        return Err(value(format!("rows has {row} and must have queries from 0 to {}", shape.q_len.saturating_sub(1))));
+    }
+    let errors = crate::threads::compute(py, || {
+        Ok([plan.error_in::<f32>(&rows)?, plan.error_in::<bf16>(&rows)?, plan.error_in::<f16>(&rows)?])
+    })?;
+    let all = PyDict::new(py);
+    let heads = [shape.batch, shape.q_heads];
+    let heads = if inputs.q.shape().len() == 3 { &heads[1..] } else { &heads[..] };
+    for (name, errors) in ["f32", "bf16", "f16"].into_iter().zip(errors.or_raise()?) {
+        all.set_item(name, array(py, errors, heads)?)?;
+    }
+    Ok(all)
+}
+
+/// Rows that errors are measured on, where none are named.
+const MEASURED: usize = 64;
 
 /// Facts by name, and the output.
 #[pyfunction]
@@ -212,6 +263,7 @@ fn pooled<T: Element, M: Mask, S: Score>(
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(_precision, module)?)?;
     module.add_function(wrap_pyfunction!(_inspect, module)?)?;
     module.add_function(wrap_pyfunction!(_map, module)?)
 }

@@ -67,6 +67,13 @@ impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
         Ok(errors)
     }
 
+    /// At most so many query rows, evenly spread, the last among them: enough to measure on, where all would take long.
+    pub fn spread_rows(&self, most: usize) -> Vec<usize> {
+        let n = self.shape().q_len;
+        let rows = n.min(most);
+        (1..=rows).map(|i| i * n / rows - 1).collect()
+    }
+
     /// [`Plan::exact`] with that dropout.
     fn exact_with(&self, rows: &[usize], dropout: Option<Dropout>) -> Result<Vec<f64>> {
         let shape = self.shape();

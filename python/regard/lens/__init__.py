@@ -17,7 +17,8 @@ from __future__ import annotations
 from regard._regard import Report
 
 from .facts import Facts, inspect, map, received, weights
+from .precision import precision
 from .reading import Reading
 from .watch import Watch, watch
 
-__all__ = ["Facts", "Reading", "Report", "Watch", "inspect", "map", "received", "watch", "weights"]
+__all__ = ["Facts", "Reading", "Report", "Watch", "inspect", "map", "precision", "received", "watch", "weights"]

@@ -124,6 +124,10 @@ fn what_is_hidden_is_not_read_and_a_row_of_nothing_is_zero() {
     assert_eq!(exact[8..16], [0.0; 8]);
     assert_eq!(plan.error_in::<f32>(&[1]).unwrap(), [0.0]);
     assert_eq!(plan.exact(&[]).unwrap(), [0.0; 0]);
+    assert_eq!(
+        [0, 1, 3, 4, 9].map(|most| plan.spread_rows(most)),
+        [vec![], vec![3], vec![0, 1, 3], vec![0, 1, 2, 3], vec![0, 1, 2, 3]]
+    );
     let by_score = Attention::new().score(|s: f32, p: Pair| if p.kv == 3 { f32::NEG_INFINITY } else { s });
     assert!(by_score.plan(x, (x, x)).unwrap().exact(&[0, 1, 2]).unwrap().iter().all(|x| x.is_finite()));
     let (start, end, size) = (4, 5, 4);
