@@ -8,7 +8,7 @@ export const FORMAT = "regard-lens/1";
 /** A number that may not have been measured. */
 export type Maybe = number | null;
 
-export const MEANS = ["entropy", "max_weight", "sink", "self", "recent", "distance", "max_logit", "lse"] as const;
+export const MEANS = ["entropy", "max_weight", "sink", "self", "recent", "distance", "max_logit", "lse", "special"] as const;
 export const SCORES = ["previous", "first", "local", "duplicate", "induction", "retrieval"] as const;
 export const ABLATIONS = ["zero", "mean", "resample"] as const;
 export const BY_POSITION = ["entropy", "sink", "recent", "distance", "max_weight"] as const;

@@ -117,6 +117,15 @@ export function measures(lens: Lens): Measure[] {
       says: "The logarithm of the softmax's denominator.",
     },
     {
+      key: "special",
+      name: "Special-token mass",
+      group: means,
+      of: h => h.means.special,
+      range: "share",
+      unit: "",
+      says: "The share that goes to marks of the text's beginning, end or parts, wherever they stand.",
+    },
+    {
       key: "one_hot",
       name: "Rows on one token",
       group: numerics,

@@ -149,6 +149,7 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
       distance: mean(facts.distance),
       max_logit: 2 + 9 * next(),
       lse: 3 + 4 * next(),
+      special: null,
     },
     numerics: { one_hot: (index % 8) / 8, uniform: (index % 5) / 8, peak_logit: 12.5 + index },
     scores: {

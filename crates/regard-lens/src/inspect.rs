@@ -100,7 +100,7 @@ pub fn inspect(
     let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
     let mut steps = Steps::new(steps, progress);
 
-    let seen = Seen::of(decoder, texts, options, &mut steps)?;
+    let seen = Seen::of(model, texts, options, &mut steps)?;
     let synthetic = match options.scores {
         true => scores::synthetic(model, options.seed, &mut || steps.step("scoring heads"))?,
         false => vec![HeadScores::default(); layers * heads],
@@ -193,7 +193,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(decoder: &Decoder, texts: &[Text], options: &Options, steps: &mut Steps<'_>) -> Result<Self> {
+    fn of(model: &Model, texts: &[Text], options: &Options, steps: &mut Steps<'_>) -> Result<Self> {
+        let (decoder, tokenizer) = (decoder(model)?, model.tokenizer());
         let config = decoder.config();
         let all = config.layers.len() * config.num_attention_heads;
         // The first range of the facts is the first token; the first text has named ones beside.
@@ -210,10 +211,12 @@ impl Seen {
         let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
         let width = texts[0].tokens.len().div_ceil(BINS);
         for (i, text) in texts.iter().enumerate() {
+            let special: Vec<_> = (0..text.tokens.len()).filter(|at| tokenizer.is_special(text.tokens[*at])).collect();
             losses.push(decoder.observe(
                 &text.tokens,
                 &mut Watch {
                     what: if i == 0 { &with_named } else { &first_token },
+                    special: &special,
                     without: &options.without,
                     sums: &mut sums,
                     outputs: outputs.as_mut(),

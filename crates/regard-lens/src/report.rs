@@ -170,6 +170,8 @@ pub struct Means {
     pub max_logit: f64,
     /// The log-sum-exp.
     pub lse: f64,
+    /// The mass of the text's special tokens, which mark where it begins, ends or is parted; null where no text has any, or they are not known.
+    pub special: Option<f64>,
 }
 
 /// What a head looks for; see [`scores`](crate::scores).

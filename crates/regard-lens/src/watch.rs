@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use regard::{Element, Facts, Grid, Inspect, View};
+use regard::{Element, Facts, Grid, Inspect, Region, View};
 use regard_nn::{Attending, Decoder, Observer};
 
 use crate::ablate::HeadId;
@@ -58,6 +58,8 @@ impl Outputs {
 /// An observer of one text.
 pub(crate) struct Watch<'a> {
     pub(crate) what: &'a Inspect,
+    /// Where the text has special tokens.
+    pub(crate) special: &'a [usize],
     /// Heads that give zeros.
     pub(crate) without: &'a [HeadId],
     /// Of every head, layer-major.
@@ -78,6 +80,9 @@ impl Observer for Watch<'_> {
         for (head, sums) in self.sums[layer * heads..][..heads].iter_mut().enumerate() {
             sums.add(&facts, attending.lse, self.what.recent, (head, n));
         }
+        for (head, mass) in special(&attending, self.special)?.into_iter().enumerate() {
+            self.sums[layer * heads + head].add_special(mass);
+        }
         if let Some(outputs) = &mut self.outputs {
             outputs.add(layer, attending.out, [heads, dim]);
         }
@@ -90,6 +95,18 @@ impl Observer for Watch<'_> {
         (self.step)();
         Ok(())
     }
+}
+
+/// The mass that tokens in some positions receive from all rows, of each head; nothing where there are none.
+fn special<T: Element>(attending: &Attending<'_, T>, positions: &[usize]) -> regard_nn::Result<Vec<f64>> {
+    let (Some(&first), Some(&last)) = (positions.first(), positions.last()) else { return Ok(Vec::new()) };
+    let (plan, shape) = (attending.plan, attending.plan.shape());
+    let (n, keys) = (shape.q_len, first..last + 1);
+    let region = Region { keys: keys.clone(), ..plan.whole() };
+    let maps = plan.maps(View::new(attending.lse, [1, shape.q_heads, n, 1])?, &region, &[Grid { rows: n, keys: 1 }])?;
+    // A cell of all rows is their mean.
+    let mass = |cells: &[f32]| n as f64 * positions.iter().map(|at| f64::from(cells[at - first])).sum::<f64>();
+    Ok(maps[0].data().chunks_exact(keys.len()).map(mass).collect())
 }
 
 /// The details of all heads of a layer.

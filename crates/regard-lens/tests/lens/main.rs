@@ -9,5 +9,6 @@ mod leaks;
 mod long_context;
 mod output;
 mod patching;
+mod special;
 mod transformers;
 mod without;
