@@ -60,17 +60,17 @@ impl RowBlock {
         first + self.rows.start..first + self.rows.end
     }
 
-    /// `factor · rows` with the rows as lanes: `to` is `[dim, width]`.
+    /// `factor · rows` with the rows as lanes, in panels of so many lanes: `to` is `[panels, dim, panel]`, the last panel as narrow as it is.
     #[inline(always)]
-    pub(crate) fn pack<T: Element>(&self, from: &View<'_, T>, factor: f32, to: &mut [f32]) {
+    pub(crate) fn pack<T: Element>(&self, from: &View<'_, T>, factor: f32, panel: usize, to: &mut [f32]) {
         let dim = from.shape()[3];
         let mut row = vec![0.0; dim];
         for run in &self.runs {
             for lane in run.lanes.clone() {
                 from.row_into(self.batch, run.head, run.q + lane - run.lanes.start, &mut row);
-                for (x, to) in row.iter().zip(to.chunks_exact_mut(self.width)) {
-                    to[lane] = factor * x;
-                }
+                let first = lane / panel * panel;
+                let (at, step) = (first * dim + lane - first, panel.min(self.width - first));
+                row.iter().enumerate().for_each(|(d, x)| to[at + d * step] = factor * x);
             }
         }
     }

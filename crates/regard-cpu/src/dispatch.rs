@@ -84,6 +84,20 @@ impl Kernel {
         }
     }
 
+    /// Columns of a block of [`Product`](crate::simd::Product) whose accumulators fill the registers.
+    pub(crate) fn panel(self) -> usize {
+        struct Panel;
+        impl Task for Panel {
+            type Out = usize;
+
+            #[inline(always)]
+            fn run<V: Vector>(self, _: V) -> usize {
+                V::PANEL * V::LANES
+            }
+        }
+        self.run(Panel)
+    }
+
     /// Numbers in a vector.
     pub(crate) fn lanes(self) -> usize {
         struct Lanes;

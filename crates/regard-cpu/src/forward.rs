@@ -81,7 +81,7 @@ pub(crate) fn bands<'a, W>(shape: &Shape, blocks: &'a [RowBlock], rows: Vec<W>, 
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// Scores of a tile, `[keys, width]`.
-    s: Vec<f32>,
+    s: Lines<f32>,
     /// What they scale the gathered output by.
     decay: Vec<f32>,
     turned: Turned,
@@ -201,7 +201,7 @@ impl<T: Element, W: Watch> Task for Span<'_, '_, T, W> {
     fn run<V: Vector>(self, v: V) -> Option<Partial> {
         let Span { p, rule, block, query, careful, packed, scratch, watch, .. } = self;
         let width = block.width;
-        let (s, decay) = (room(&mut scratch.s, TILE * width), room(&mut scratch.decay, width));
+        let (s, decay) = (scratch.s.room(TILE * width), room(&mut scratch.decay, width));
         let mut products = Products::new(p, block, query, careful, &mut scratch.turned);
         let mut state = None;
         for tile in tiles(self.keys) {

@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use regard_core::{Element, Kv, View};
 
-use crate::block::{RowBlock, Rows, Side, rows};
+use crate::block::{RowBlock, Rows, Side, rows, tiles};
 use crate::lines::Lines;
 use crate::packed::{pair_elements, pair_last_row, pair_rows, row};
 use crate::products::{paired_rows, scores};
-use crate::simd::{Pair, Pairs, Product, Session, Vector};
+use crate::simd::{InPanels, Pair, Pairs, Product, Session, Transpose, Vector};
 use crate::sweep::Sweep;
 
 /// The keys and values of a sweep, and what they are multiplied with. `keys` are positions in the sweep; `s`, `p` and `ds` are
@@ -89,6 +89,8 @@ fn head_and_query<T>(sweep: &Sweep<'_, '_, T>, block: &RowBlock, i: usize) -> (u
 pub(crate) struct Wide {
     k: Matrix<f32>,
     v: Matrix<f32>,
+    /// The keys once more, tile by tile, in panels as [`InPanels`] has them.
+    k_panels: Lines<f32>,
     head_dim: usize,
     value_dim: usize,
     careful: bool,
@@ -98,17 +100,45 @@ pub(crate) struct Wide {
 pub(crate) struct WideBlock {
     rows: usize,
     width: usize,
-    /// `scale · Qᵀ` and `dOᵀ`, rows in lanes.
-    q_lanes: Vec<f32>,
-    d_out_lanes: Vec<f32>,
-    /// `Q` and `dO`, row by row.
-    q: Matrix<f32>,
-    d_out: Matrix<f32>,
+    /// `scale · Qᵀ` and `dOᵀ`, rows in lanes, and `Q` and `dO`: in panels as [`InPanels`] has them.
+    q_lanes: Lines<f32>,
+    d_out_lanes: Lines<f32>,
+    q: Lines<f32>,
+    d_out: Lines<f32>,
+}
+
+/// `rows` rows of a matrix, in panels as [`InPanels`] has them.
+#[inline(always)]
+fn in_panels<V: Vector>(v: V, from: &[f32], stride: usize, to: &mut [f32]) {
+    let (rows, panel) = (from.len() / stride.max(1), V::PANEL * V::LANES);
+    for first in (0..stride).step_by(panel) {
+        let width = panel.min(stride - first);
+        for (row, to) in from.chunks_exact(stride).zip(to[first * rows..].chunks_exact_mut(width)) {
+            for lane in (0..width).step_by(V::LANES) {
+                v.store(v.load(&row[first + lane..]), &mut to[lane..]);
+            }
+        }
+    }
+}
+
+/// `factor ·` the transpose of some rows of a matrix, `[dim, width]`, in panels as [`InPanels`] has them.
+#[inline(always)]
+fn lanes<V: Vector>(v: V, from: &Matrix<f32>, (dim, width): (usize, usize), factor: f32) -> Lines<f32> {
+    let (mut lanes, panel, rows) = (Lines::zeros(dim * width), V::PANEL * V::LANES, from.data.len() / from.stride.max(1));
+    for first in (0..rows).step_by(panel) {
+        let (to_row, rows) = (panel.min(width - first), panel.min(rows - first));
+        let to = &mut lanes[first * dim..];
+        v.call(Transpose { from: from.from(first), from_row: from.stride, to, to_row, rows, columns: dim });
+    }
+    if factor != 1.0 {
+        lanes.chunks_exact_mut(V::LANES).for_each(|x| v.store(v.mul(v.load(x), v.splat(factor)), x));
+    }
+    lanes
 }
 
 impl Wide {
     #[inline(always)]
-    pub(crate) fn of<T: Element, V: Vector>(_: V, sweep: &Sweep<'_, '_, T>) -> Wide {
+    pub(crate) fn of<T: Element, V: Vector>(v: V, sweep: &Sweep<'_, '_, T>) -> Wide {
         let shape = &sweep.p.shape;
         let side = |side, dim: usize| {
             let mut scratch = Vec::new();
@@ -117,8 +147,13 @@ impl Wide {
             Matrix::of(sweep.keys.len(), dim.next_multiple_of(V::LANES), copy)
         };
         let (head_dim, value_dim) = (shape.head_dim, shape.value_dim);
-        let (k, v) = (side(Side::Keys, head_dim), side(Side::Values, value_dim));
-        Wide { k, v, head_dim, value_dim, careful: sweep.careful }
+        let (k, values) = (side(Side::Keys, head_dim), side(Side::Values, value_dim));
+        let mut k_panels = Lines::zeros(k.data.len());
+        for tile in tiles(0..sweep.keys.len()) {
+            let part = tile.start * k.stride..tile.end * k.stride;
+            in_panels(v, &k.data[part.clone()], k.stride, &mut k_panels[part]);
+        }
+        Wide { k, v: values, k_panels, head_dim, value_dim, careful: sweep.careful }
     }
 }
 
@@ -131,49 +166,51 @@ impl Factors for Wide {
     }
 
     #[inline(always)]
-    fn block<T: Element, V: Vector>(&self, _: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> WideBlock {
+    fn block<T: Element, V: Vector>(&self, v: V, sweep: &Sweep<'_, '_, T>, block: &RowBlock) -> WideBlock {
         let (rows, width) = (block.rows.len(), block.width);
-        let lanes = |from: &View<'_, T>, factor| {
-            let mut to = vec![0.0; from.shape()[3] * width];
-            block.pack(from, factor, &mut to);
-            to
-        };
         let by_row = |from: &View<'_, T>| {
             let read = |i: usize, row: &mut [f32]| {
                 let (head, q) = head_and_query(sweep, block, i);
-                from.row_into(block.batch, head, q, row);
+                from.row_into(block.batch, head, q, &mut row[..from.shape()[3]]);
             };
             Matrix::of(rows, from.shape()[3].next_multiple_of(V::LANES), read)
         };
-        let (q_lanes, d_out_lanes) = (lanes(&sweep.p.q, sweep.p.scale), lanes(&sweep.d_out, 1.0));
-        WideBlock { rows, width, q_lanes, d_out_lanes, q: by_row(&sweep.p.q), d_out: by_row(&sweep.d_out) }
+        let (by_row_q, by_row_d) = (by_row(&sweep.p.q), by_row(&sweep.d_out));
+        let q_lanes = lanes(v, &by_row_q, (self.head_dim, width), sweep.p.scale);
+        let d_out_lanes = lanes(v, &by_row_d, (self.value_dim, width), 1.0);
+        let (mut q, mut d_out) = (Lines::zeros(by_row_q.data.len()), Lines::zeros(by_row_d.data.len()));
+        in_panels(v, &by_row_q.data, by_row_q.stride, &mut q);
+        in_panels(v, &by_row_d.data, by_row_d.stride, &mut d_out);
+        WideBlock { rows, width, q_lanes, d_out_lanes, q, d_out }
     }
 
     #[inline(always)]
     fn scores<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, s: &mut [f32]) {
-        v.call(scores(self.k.from(keys.start), self.k.stride, &block.q_lanes, s, (keys.len(), block.width, self.head_dim)));
+        let sizes = (keys.len(), block.width, self.head_dim);
+        v.call(InPanels(scores(self.k.from(keys.start), self.k.stride, &block.q_lanes, s, sizes)));
     }
 
     #[inline(always)]
     fn weight_gradients<V: Vector>(&self, v: V, block: &WideBlock, keys: &Range<usize>, dp: &mut [f32]) {
         let sizes = (keys.len(), block.width, self.value_dim);
-        v.call(scores(self.v.from(keys.start), self.v.stride, &block.d_out_lanes, dp, sizes));
+        v.call(InPanels(scores(self.v.from(keys.start), self.v.stride, &block.d_out_lanes, dp, sizes)));
     }
 
     #[inline(always)]
     fn value_gradients<V: Vector>(&mut self, v: V, block: &WideBlock, keys: &Range<usize>, p: &[f32], dv: &mut [f32]) {
-        v.call(add((p, block.width, 1), &block.d_out.data, dv, (keys.len(), self.v.stride, block.rows), self.careful));
+        v.call(InPanels(add((p, block.width, 1), &block.d_out, dv, (keys.len(), self.v.stride, block.rows), self.careful)));
     }
 
     #[inline(always)]
     fn key_gradients<V: Vector>(&mut self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dk: &mut [f32]) {
-        v.call(add((ds, block.width, 1), &block.q.data, dk, (keys.len(), self.k.stride, block.rows), self.careful));
+        v.call(InPanels(add((ds, block.width, 1), &block.q, dk, (keys.len(), self.k.stride, block.rows), self.careful)));
     }
 
     #[inline(always)]
     fn query_gradients<V: Vector>(&mut self, v: V, block: &WideBlock, keys: &Range<usize>, ds: &[f32], dq: &mut [f32]) {
         let sizes = (block.rows, self.k.stride, keys.len());
-        v.call(add((ds, 1, block.width), self.k.from(keys.start), dq, sizes, self.careful));
+        let k = &self.k_panels[keys.start * self.k.stride..];
+        v.call(InPanels(add((ds, 1, block.width), k, dq, sizes, self.careful)));
     }
 }
 

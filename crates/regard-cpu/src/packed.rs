@@ -21,7 +21,7 @@ pub(crate) struct Packed<'a, T> {
     value_pairs: Shelf<Pair>,
     /// Pairs of rows of values before they are transposed, `[TILE / 2, value_dim]`.
     paired: Vec<Pair>,
-    /// Keys or values of few query rows in f32.
+    /// Keys or values of few query rows, or values before they are transposed, in f32.
     copy: Vec<f32>,
     /// For the tiles of AMX.
     pub(crate) tiled: Prepared,
@@ -90,16 +90,29 @@ impl<'a, T: Element> Packed<'a, T> {
         }
     }
 
-    /// Keys or values in f32: in place where they can be.
+    /// Keys in f32: in place where they can be.
     #[inline(always)]
-    pub(crate) fn wide(&mut self, side: Side, tile: &Range<usize>) -> Rows<'_> {
-        let shelf = if let Side::Keys = side { &mut self.keys } else { &mut self.values };
-        let (there, place) = shelf.place(tile);
+    pub(crate) fn keys(&mut self, tile: &Range<usize>) -> Rows<'_> {
+        let (there, place) = self.keys.place(tile);
         if there && !place.is_empty() {
             return Rows { stride: place.len() / tile.len(), data: place };
         }
         place.clear(); // and empty it stays where the rows can be read in place
-        rows(&self.p.kv, side, self.head, tile.clone(), place)
+        rows(&self.p.kv, Side::Keys, self.head, tile.clone(), place)
+    }
+
+    /// The transpose of the values in f32, `[value_dim, TILE]`: as they lie, those of one number are a row's length apart, where the
+    /// first-level cache has few places for them.
+    #[inline(always)]
+    pub(crate) fn values_t<V: Vector>(&mut self, v: V, tile: &Range<usize>) -> &[f32] {
+        let dim = self.p.shape.value_dim;
+        let (there, place) = self.values.place(tile);
+        if !there {
+            place.resize(dim * TILE, 0.0);
+            let Rows { data: from, stride: from_row } = rows(&self.p.kv, Side::Values, self.head, tile.clone(), &mut self.copy);
+            v.call(Transpose { from, from_row, to: place, to_row: TILE, rows: tile.len(), columns: dim });
+        }
+        place
     }
 
     /// Keys as pairs of neighbours, `[keys, depth]`, where `depth` is that of [`Pairs::depth`]; what is beyond the head is zero.

@@ -12,13 +12,13 @@ use regard_core::{Element, View};
 use crate::block::{RowBlock, Rows, Side, ranges};
 use crate::lines::Lines;
 use crate::packed::{Packed, pair_elements, view_row};
-use crate::simd::{FewScores, Pair, Pairs, Product, Session, Transpose, Vector};
+use crate::simd::{FewScores, InPanels, Pair, Pairs, Product, Session, Transpose, Vector};
 use crate::{Kernel, Problem, TILE};
 
 /// The queries of a row block, as the products read them.
 pub(crate) enum Query {
-    /// `scale · Qᵀ`, `[head_dim, width]`.
-    Wide(Vec<f32>),
+    /// `scale · Qᵀ`, in panels as [`InPanels`] has them.
+    Wide(Lines<f32>),
     /// `Qᵀ`, `[depth, width]` (see [`Pairs::depth`]), and what is left to multiply scores by.
     Paired { pairs: Pairs, q: Vec<Pair>, scale: f32 },
 }
@@ -29,9 +29,9 @@ impl Query {
             let (q, scale) = Query::paired(pairs, block, &p.q, p.scale);
             return Query::Paired { pairs, q, scale };
         }
-        let mut wide = vec![0.0; p.shape.head_dim * block.width];
-        block.pack(&p.q, p.scale, &mut wide);
-        Query::Wide(wide)
+        let mut q = Lines::zeros(p.shape.head_dim * block.width);
+        block.pack(&p.q, p.scale, p.kernel.panel(), &mut q);
+        Query::Wide(q)
     }
 
     /// The rows of a block as pairs, `[depth, width]`, and what is left of `scale`: a power of two may go into bf16, any other scale
@@ -41,7 +41,7 @@ impl Query {
         let exact = scale.is_normal() && scale.to_bits().trailing_zeros() >= 23 && (1e-6..1e6).contains(&scale.abs());
         let (inside, left) = if exact { (scale, 1.0) } else { (1.0, scale) };
         let mut wide = vec![0.0; dim * width];
-        block.pack(from, inside, &mut wide);
+        block.pack(from, inside, width, &mut wide);
         let mut q = vec![Pair::default(); pairs.depth(dim) * width];
         pairs.pair_weights(&wide, width, &mut q);
         (q, left)
@@ -184,8 +184,8 @@ impl<'a, T: Element> Products<'a, T> {
                         v.call(FewScores { k, k_row, keys, dim, q, width, rows: rows_len, s, s_row: TILE, soon });
                     });
                 } else {
-                    let Rows { data, stride } = packed.wide(Side::Keys, tile);
-                    v.call(scores(data, stride, q, s, (n, width, dim)));
+                    let Rows { data, stride } = packed.keys(tile);
+                    v.call(InPanels(scores(data, stride, q, s, (n, width, dim))));
                 }
             }
         }
@@ -210,8 +210,8 @@ impl<'a, T: Element> Products<'a, T> {
         match &self.factors {
             Factors::Wide(_) => {
                 if !self.few {
-                    let Rows { data, stride } = packed.wide(Side::Values, tile);
-                    return v.call(outputs(data, (1, stride), s, out, (dim, width, n), careful));
+                    let values = packed.values_t(v, tile);
+                    return v.call(outputs(values, (TILE, 1), s, out, (dim, width, n), careful));
                 }
                 let (rows, wide) = (self.rows, &mut self.turned.wide);
                 packed.each_run(Side::Values, tile, V::LANES, |keys, Rows { data, stride }, soon| {

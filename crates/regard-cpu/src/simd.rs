@@ -19,7 +19,7 @@ mod weigh;
 
 pub(crate) use few::FewScores;
 pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles, pair_neighbours};
-pub(crate) use product::{Product, RowProduct, side_by_side};
+pub(crate) use product::{InPanels, Product, RowProduct, side_by_side};
 pub(crate) use tile::{Factor, Meanwhile, SIDE, TileProduct};
 pub(crate) use transpose::Transpose;
 pub(crate) use weigh::Weigh;
@@ -85,7 +85,8 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// `x = 0 ? a : b`, lane by lane.
     fn select_zero(self, x: Self::F, a: Self::F, b: Self::F) -> Self::F;
 
-    /// `y · 2ⁿ` for an integral `n`, −126 ≤ n ≤ 127, and 0 where `x < low`, lane by lane.
+    /// `y · 2ⁿ`, and 0 where `x < low`, lane by lane, for an integral `n`, −126 ≤ n ≤ 127, given as `n + `[`ROUND`](crate::exp::ROUND): its
+    /// lowest bits are those of `n`.
     fn scale_above(self, x: Self::F, low: Self::F, y: Self::F, n: Self::F) -> Self::F;
 
     /// `y − ⌊y⌋`; of −∞ something that [`Vector::scale_by_floor`] makes 0.
@@ -97,7 +98,7 @@ pub(crate) trait Vector: Copy + Send + Sync {
     /// `x · 2^⌊y⌋` for y ≤ 127; 0 for −∞, and perhaps for y < −126.
     #[inline(always)]
     fn scale_by_floor(self, x: Self::F, y: Self::F) -> Self::F {
-        self.scale_above(y, self.splat(-126.0), x, floor(self, y))
+        self.scale_above(y, self.splat(-126.0), x, self.add(floor(self, y), self.splat(crate::exp::ROUND)))
     }
 
     /// The bits of pairs of bf16, of which `a` gives the first and `b` the second: rounded to nearest, ties away from zero. NaN stays NaN,

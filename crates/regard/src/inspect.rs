@@ -136,7 +136,7 @@ impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
 }
 
 /// Checks a range of an axis of `[batch, heads, queries, keys]`.
-fn within(axis: usize, range: &Range<usize>, size: usize) -> Result<()> {
+pub(crate) fn within(axis: usize, range: &Range<usize>, size: usize) -> Result<()> {
     if range.start <= range.end && range.end <= size {
         return Ok(());
     }

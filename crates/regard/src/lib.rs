@@ -113,6 +113,7 @@ struct Readme;
 mod attention;
 mod conv;
 mod cost;
+mod exact;
 mod inspect;
 mod linear;
 mod plan;

@@ -79,7 +79,7 @@ impl Panels {
     pub(super) fn new<T: Element>(weight: &[T], outputs: usize, inputs: usize, kernel: Kernel) -> Self {
         let pairs = kernel.pairs().filter(|_| T::as_bf16(&[]).is_some());
         let tiled = pairs.is_some_and(|pairs| pairs.amx().is_some());
-        let (part, parts) = kernel.panel();
+        let (part, parts) = kernel.panels();
         let (width, part) = match (tiled, pairs) {
             (true, _) => (2 * SIDE, 2 * SIDE),
             (_, Some(_)) => (part, part),
@@ -392,7 +392,7 @@ fn product<'a, N, B>(a: &'a [N], b: &'a [B], c: &'a mut [f32], m: usize, n: usiz
 
 impl Kernel {
     /// Columns of a block of [`Product`] whose accumulators fill the registers, and how many blocks one row takes side by side.
-    fn panel(self) -> (usize, usize) {
+    fn panels(self) -> (usize, usize) {
         struct Panel;
         impl Task for Panel {
             type Out = (usize, usize);

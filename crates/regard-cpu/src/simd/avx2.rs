@@ -107,7 +107,7 @@ impl Vector for Avx2 {
     fn scale_above(self, x: __m256, low: __m256, y: __m256, n: __m256) -> __m256 {
         // SAFETY: proven by the token.
         unsafe {
-            let bits = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            let bits = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));
             let power = _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3F80_0000)));
             _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, low), _mm256_mul_ps(y, power))
         }

@@ -109,6 +109,7 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn scale_above(self, x: __m512, low: __m512, y: __m512, n: __m512) -> __m512 {
+        let n = self.sub(n, self.splat(crate::exp::ROUND));
         // SAFETY: proven by the token.
         unsafe { _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, low), y, n) }
     }

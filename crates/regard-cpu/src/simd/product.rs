@@ -235,6 +235,24 @@ impl Task for Product<'_> {
     }
 }
 
+/// A [`Product`] whose `B` lies in panels of as many columns as a block takes, `[panels, k, PANEL·LANES]`, the last one as narrow as it is;
+/// `b_row` is of no account. The rows of a panel are neighbours: those of a matrix whose width is a power of two lie where the first-level
+/// cache has few places for them.
+pub(crate) struct InPanels<'a>(pub(crate) Product<'a>);
+
+impl Task for InPanels<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let InPanels(Product { a, a_row, a_column, b, c, c_row, m, n, k, add, careful, .. }) = self;
+        for j in (0..n).step_by(V::PANEL * V::LANES) {
+            let (n, c) = ((n - j).min(V::PANEL * V::LANES), &mut c[j..]);
+            Product { a, a_row, a_column, b: &b[j * k..], b_row: n, c, c_row, m, n, k, add, careful }.multiply(v);
+        }
+    }
+}
+
 impl Task for Product<'_, f32, bf16> {
     type Out = ();
 

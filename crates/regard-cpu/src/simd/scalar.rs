@@ -89,7 +89,7 @@ impl Vector for Scalar {
 
     #[inline(always)]
     fn scale_above(self, x: [f32; 4], low: [f32; 4], y: [f32; 4], n: [f32; 4]) -> [f32; 4] {
-        let power = |n: f32| f32::from_bits(((n as i32) << 23).wrapping_add(0x3F80_0000) as u32);
+        let power = |n: f32| f32::from_bits((n.to_bits() << 23).wrapping_add(0x3F80_0000));
         std::array::from_fn(|i| if x[i] < low[i] { 0.0 } else { y[i] * power(n[i]) })
     }
 }

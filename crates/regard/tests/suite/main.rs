@@ -9,6 +9,7 @@ mod cache_model;
 mod conv;
 mod cost;
 mod definitions;
+mod exact;
 mod inspect;
 mod kernels;
 mod linear;
