@@ -4,7 +4,7 @@ use crate::Report;
 use crate::report::{Ablation, Head};
 
 const NAMES: &str = "layer,head,entropy,max_weight,sink,self,recent,distance,max_logit,lse,special,one_hot,uniform,peak_logit,\
-    previous,first,local,duplicate,induction,retrieval,cluster,ablation_zero,ablation_mean,ablation_resample,\
+    error_f32,error_bf16,error_f16,previous,first,local,duplicate,induction,retrieval,cluster,ablation_zero,ablation_mean,ablation_resample,\
     layer_ablation_zero,layer_ablation_mean,layer_ablation_resample";
 
 impl Report {
@@ -41,7 +41,9 @@ impl Report {
 fn line(head: &Head, layer: Option<&Ablation>) -> String {
     let (m, s, n) = (&head.means, &head.scores, &head.numerics);
     let means = [m.entropy, m.max_weight, m.sink, m.own, m.recent, m.distance, m.max_logit, m.lse].map(Some);
-    let means = [&means[..], &[m.special], &[n.one_hot, n.uniform, n.peak_logit].map(Some)].concat();
+    let error = n.error.unwrap_or_default();
+    let numerics = [n.one_hot, n.uniform, n.peak_logit].map(Some);
+    let means = [&means[..], &[m.special], &numerics, &[error.f32, error.bf16, error.f16]].concat();
     let scores = [s.previous, s.first, s.local, s.duplicate, s.induction, s.retrieval];
     let changes = |ablation: Option<&Ablation>| [ablation.map(|a| a.zero), ablation.map(|a| a.mean), ablation.map(|a| a.resample)];
     let ablation = [changes(head.ablation.as_ref()), changes(layer)].concat();

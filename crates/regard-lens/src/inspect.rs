@@ -11,11 +11,13 @@ use crate::levels::alike;
 use crate::means::{Sums, binned};
 use crate::progress::{Progress, Steps};
 use crate::ranges::{self, NamedRange};
-use crate::report::{Ablation, Bins, FORMAT, Head, HeadScores, Layer, ModelFacts, RangeFacts, Report, Run, TextFacts, short};
+use crate::report::{
+    Ablation, Bins, FORMAT, Head, HeadScores, Layer, ModelFacts, Numerics, RangeFacts, Report, Run, TextFacts, short,
+};
 use crate::resample::Samples;
 use crate::text::decoder;
 use crate::watch::{Detail, Outputs, Watch};
-use crate::{Error, Result, Text, leaks, scores};
+use crate::{Error, Result, Text, leaks, rounding, scores};
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +129,7 @@ pub fn inspect(
         layer: i / heads,
         head: i % heads,
         means: sums.means(),
-        numerics: sums.numerics(),
+        numerics: Numerics { error: Some(detail.error), ..sums.numerics() },
         scores: sums.scores(synthetic[i].clone()),
         cluster: Some(kinds[i]),
         ablation: of_part(Part::Head((i / heads, i % heads))),
@@ -280,6 +282,7 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 /// A sentence for what is sampled or pooled.
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
     let mut labels = crate::levels::labels(tokens);
+    labels.extend(rounding::label(tokens));
     if options.ablate != Ablate::Nothing {
         labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
     }

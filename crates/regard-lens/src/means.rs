@@ -83,7 +83,7 @@ impl Sums {
     pub(crate) fn numerics(&self) -> Numerics {
         let share = |rows: usize| short(rows as f64 / self.previous.0.max(1) as f64);
         let peak_logit = short(f64::from(self.peak.unwrap_or_default()));
-        Numerics { one_hot: share(self.one_hot), uniform: share(self.uniform), peak_logit }
+        Numerics { one_hot: share(self.one_hot), uniform: share(self.uniform), peak_logit, error: None }
     }
 
     /// Shares of the mass that is on keys: learned sinks take some.

@@ -8,8 +8,9 @@ use regard_nn::{Attending, Decoder, Observer};
 use crate::ablate::HeadId;
 use crate::levels::{Level, block, top};
 use crate::means::{Sums, profiles};
-use crate::report::{Profiles, RangeMass, Top, short};
+use crate::report::{Profiles, RangeMass, Rounding, Top, short};
 use crate::resample::Samples;
+use crate::rounding;
 
 /// What is known of one head along the first text.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Detail {
     pub(crate) top: Option<Top>,
     /// The mass on each named range.
     pub(crate) ranges: Vec<RangeMass>,
+    pub(crate) error: Rounding,
 }
 
 /// What heads give, before the output projection, in all positions of the texts that were read.
@@ -118,7 +120,7 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize,
     let maps = plan.maps(lse, &plan.whole(), &grids)?;
     let [map, received] = [0, 1].map(|i| maps[i].data());
     let (cells, bins) = (map.len() / heads, received.len() / heads);
-    let of_head = |head: usize| {
+    let of_head = |(head, error): (usize, Rounding)| {
         let keys = |bin: usize| width.min(n - bin * width) as f32;
         let received = received[head * bins..][..bins].iter().enumerate();
         Detail {
@@ -127,9 +129,10 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize,
             levels: Level::new(n, edge, map[head * cells..][..cells].to_vec()).pyramid(),
             top: top(facts, (head, n)),
             ranges: ranges(facts, (head, n), what),
+            error,
         }
     };
-    Ok((0..heads).map(of_head).collect())
+    Ok(rounding::errors(plan)?.into_iter().enumerate().map(of_head).collect())
 }
 
 /// The mass on the named ranges, which follow that of the first token.
