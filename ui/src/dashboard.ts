@@ -7,7 +7,7 @@ import { headTable, WORDY } from "./grid";
 import type { Lens, Maybe } from "./lens";
 import { brief, measures, shades, within, worded, type Measure, type Shades } from "./measures";
 import { ramp } from "./paint";
-import { number } from "./scale";
+import { number, power } from "./scale";
 import type { Store } from "./store";
 
 export function dashboard(lens: Lens, store: Store): HTMLElement {
@@ -23,7 +23,7 @@ export function dashboard(lens: Lens, store: Store): HTMLElement {
     const colours = shades(measure, lens.heads.map(measure.of));
     says.textContent = measure.says;
     out.textContent = colours ? "Point at a cell, or move with the arrow keys; click or Enter shows the head." : "";
-    if (!colours) return place.replaceChildren(missing(`${measure.name}: not measured in this run.`));
+    if (!colours) return place.replaceChildren(missing(`${measure.name}: ${measure.none ?? "not measured in this run"}.`));
     const made = grid(lens, store, measure, colours, out);
     place.replaceChildren(...made.parts);
     cells = made.cells;
@@ -100,12 +100,13 @@ export function open(store: Store, head: number): void {
   document.getElementById(`${store.place}head-title`)?.scrollIntoView({ block: "start" });
 }
 
-const NONE = (): HTMLElement => el("span", { class: "none-key" }, "not measured");
+const none = (measure: Measure): HTMLElement => el("span", { class: "none-key" }, measure.none ?? "not measured");
 
-function legend(measure: Measure, { low, high, colour }: Shades, dark: boolean, last = NONE()): HTMLElement[] {
+function legend(measure: Measure, { low, high, colour }: Shades, dark: boolean, last = none(measure)): HTMLElement[] {
   if (measure.range === "kinds") return [];
   const sign = measure.range === "signed" ? "+" : "";
-  const [from, to] = [number(low), `${sign}${number(high)} ${measure.unit}`];
+  const most = measure.range === "tiny" ? power(high, 1) : number(high);
+  const [from, to] = [number(low), `${sign}${most} ${measure.unit}`];
   return [
     el(
       "div",

@@ -8,7 +8,7 @@ export const FORMAT = "regard-lens/1";
 /** A number that may not have been measured. */
 export type Maybe = number | null;
 
-export const MEANS = ["entropy", "max_weight", "sink", "self", "recent", "distance", "max_logit", "lse"] as const;
+export const MEANS = ["entropy", "max_weight", "sink", "self", "recent", "distance", "max_logit", "lse", "special"] as const;
 export const SCORES = ["previous", "first", "local", "duplicate", "induction", "retrieval"] as const;
 export const ABLATIONS = ["zero", "mean", "resample"] as const;
 export const BY_POSITION = ["entropy", "sink", "recent", "distance", "max_weight"] as const;
@@ -16,6 +16,8 @@ export type Mean = (typeof MEANS)[number];
 export type Score = (typeof SCORES)[number];
 export const NUMERICS = ["one_hot", "uniform", "peak_logit"] as const;
 export type Numeric = (typeof NUMERICS)[number];
+export const TYPES = ["f32", "bf16", "f16"] as const;
+export type NumberType = (typeof TYPES)[number];
 export type Ablation = (typeof ABLATIONS)[number];
 export type ByPosition = (typeof BY_POSITION)[number];
 
@@ -67,7 +69,8 @@ export interface Head {
   layer: number;
   head: number;
   means: Record<Mean, Maybe>;
-  numerics: Record<Numeric, Maybe>;
+  /** With the error against f64 in each type of numbers. */
+  numerics: Record<Numeric, Maybe> & { error: Record<NumberType, Maybe> };
   scores: Record<Score, Maybe>;
   cluster: Maybe;
   /** By how much the loss changes without it, nats a token. */
@@ -194,7 +197,7 @@ function readHead(part: Part, model: Model, index: number, tokens: number, run: 
     layer,
     head,
     means: part.at("means").record(MEANS, value => value.number()),
-    numerics: part.at("numerics").record(NUMERICS, value => value.number()),
+    numerics: readNumerics(part.at("numerics")),
     scores: part.at("scores").record(SCORES, value => value.number()),
     cluster: part.at("cluster").number(),
     ablation: readAblation(part),
@@ -208,6 +211,11 @@ function readHead(part: Part, model: Model, index: number, tokens: number, run: 
 }
 
 const readAblation = (part: Part): Record<Ablation, Maybe> => part.at("ablation").record(ABLATIONS, value => value.number());
+
+function readNumerics(part: Part): Head["numerics"] {
+  const numerics = part.record(NUMERICS, value => value.number());
+  return { ...numerics, error: part.at("error").record(TYPES, value => value.number()) };
+}
 
 /** Null where they were left out, for which there may be an empty string. */
 function readSimilarities(part: Part, heads: number): string | null {

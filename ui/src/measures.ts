@@ -1,8 +1,8 @@
 // What a head can be coloured by: each measure with its name, its meaning in one sentence, and its range.
 
 import { diverging, kind, sequential, type Rgb } from "./colour";
-import { ABLATIONS, type Ablation, type Head, type Lens, type Maybe, type Run } from "./lens";
-import { minus, number, percent, whole } from "./scale";
+import { ABLATIONS, TYPES, type Ablation, type Head, type Lens, type Maybe, type Run } from "./lens";
+import { minus, number, percent, power, whole } from "./scale";
 
 /** Characters of a range that are shown. */
 const MOST = 40;
@@ -15,9 +15,14 @@ export interface Measure {
   of(head: Head): Maybe;
   /** The same of all heads of a layer at once, where that is measured too. */
   whole?(layer: number): Maybe;
-  /** How the range of colours is found: a share from 0 to 1 or to the most, from 0 or the least to the most, around 0, or kinds without order. */
-  range: "share" | "part" | "zero" | "spread" | "signed" | "kinds";
+  /**
+   * How the range of colours is found: a share from 0 to 1 or to the most, from 0 or the least to the most, around 0, or kinds without order.
+   * What is tiny goes from 0 to the most, and is told with a power of ten.
+   */
+  range: "share" | "part" | "zero" | "tiny" | "spread" | "signed" | "kinds";
   unit: string;
+  /** What it means that there is no number, if not that it was not measured. */
+  none?: string;
 }
 
 /** What is done to a head, in words. */
@@ -117,6 +122,16 @@ export function measures(lens: Lens): Measure[] {
       says: "The logarithm of the softmax's denominator.",
     },
     {
+      key: "special",
+      name: "Special-token mass",
+      group: means,
+      of: h => h.means.special,
+      range: "share",
+      unit: "",
+      says: "The share that goes to marks of the text's beginning, end or parts, wherever they stand.",
+      none: "no special token, or not measured",
+    },
+    {
       key: "one_hot",
       name: "Rows on one token",
       group: numerics,
@@ -143,6 +158,18 @@ export function measures(lens: Lens): Measure[] {
       unit: "",
       says: "The largest score of all rows of all texts.",
     },
+    ...TYPES.map((type): Measure => ({
+      key: `error_${type}`,
+      name: `Error in ${type}`,
+      group: numerics,
+      of: h => h.numerics.error[type],
+      range: "tiny",
+      unit: "",
+      says:
+        `How far the output lies from that in f64 when queries, keys and values are rounded to ${type} and attention is computed in it: ` +
+        "the root mean square of the error over that of the output. Of attention alone, not of the whole model.",
+      none: `not measured, or beyond the range of ${type}`,
+    })),
     {
       key: "previous",
       name: "Previous token",
@@ -243,9 +270,10 @@ const isShare = ({ range }: Measure): boolean => range === "share" || range === 
 
 /** Value and unit, in words. */
 export function worded(measure: Measure, value: Maybe): string {
-  if (value === null) return "not measured";
+  if (value === null) return measure.none ?? "not measured";
   if (isShare(measure)) return percent(value);
   if (measure.range === "kinds") return String(value);
+  if (measure.range === "tiny") return power(value, 1);
   const sign = measure.range === "signed" && value > 0 ? "+" : "";
   return `${sign}${number(value)}${measure.unit ? " " + measure.unit : ""}`;
 }
@@ -254,6 +282,7 @@ export function worded(measure: Measure, value: Maybe): string {
 export function brief(measure: Measure, value: Maybe): string {
   if (value === null) return "–";
   if (measure.range === "kinds") return String(value);
+  if (measure.range === "tiny") return power(value, 0);
   if (isShare(measure)) return value >= 0.995 ? "1.0" : value.toFixed(2).slice(1);
   const text = value !== 0 && Math.abs(value) < 0.0005 ? minus(value.toFixed(3)) : number(value);
   return text.replace(/^(−?)0\./, "$1.");
@@ -276,7 +305,7 @@ export function shades(measure: Measure, all: readonly Maybe[]): Shades | null {
     return { low: -high, high, colour: (value, dark) => diverging(value / high, dark) };
   }
   if (measure.range === "share") [low, high] = [0, 1];
-  if (measure.range === "zero" || measure.range === "part") low = Math.min(0, low);
+  if (["zero", "part", "tiny"].includes(measure.range)) low = Math.min(0, low);
   const span = high - low || 1;
   return { low, high, colour: (value, dark) => sequential((value - low) / span, dark) };
 }

@@ -37,6 +37,9 @@ export function number(value: number | null): string {
   return minus(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3));
 }
 
+/** 3.2e−7, with so many digits after the point. */
+export const power = (value: number, digits: number): string => (value === 0 ? "0" : minus(value.toExponential(digits)));
+
 /** A number on an axis, with no more digits than it needs. */
 export const tick = (value: number): string => minus(Math.abs(value) >= 1000 ? whole(value) : String(Number(value.toPrecision(6))));
 

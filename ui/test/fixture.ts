@@ -125,6 +125,13 @@ function top(weights: Weights, n: number): { keys: string; weights: string } {
 const pool = (values: readonly number[], width: number): number[] =>
   Array.from({ length: Math.ceil(values.length / width) }, (_, i) => mean(values.slice(i * width, (i + 1) * width)));
 
+/** f16 has no room for what the first head gives. */
+const errorOf = (index: number): Head["numerics"]["error"] => ({
+  f32: (1 + index) * 1e-8,
+  bf16: (1 + index) * 1e-4,
+  f16: index === 0 ? null : (1 + index) * 1e-5,
+});
+
 function head(tokens: readonly string[], index: number, weights: Weights): Head {
   const n = tokens.length;
   const facts = rows(weights, n);
@@ -149,8 +156,9 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
       distance: mean(facts.distance),
       max_logit: 2 + 9 * next(),
       lse: 3 + 4 * next(),
+      special: null,
     },
-    numerics: { one_hot: (index % 8) / 8, uniform: (index % 5) / 8, peak_logit: 12.5 + index },
+    numerics: { one_hot: (index % 8) / 8, uniform: (index % 5) / 8, peak_logit: 12.5 + index, error: errorOf(index) },
     scores: {
       previous: on((q, k) => k === q - 1, 1),
       first: on((_, k) => k === 0, 1),

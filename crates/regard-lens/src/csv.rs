@@ -3,8 +3,8 @@
 use crate::Report;
 use crate::report::{Ablation, Head};
 
-const NAMES: &str = "layer,head,entropy,max_weight,sink,self,recent,distance,max_logit,lse,one_hot,uniform,peak_logit,\
-    previous,first,local,duplicate,induction,retrieval,cluster,ablation_zero,ablation_mean,ablation_resample,\
+const NAMES: &str = "layer,head,entropy,max_weight,sink,self,recent,distance,max_logit,lse,special,one_hot,uniform,peak_logit,\
+    error_f32,error_bf16,error_f16,previous,first,local,duplicate,induction,retrieval,cluster,ablation_zero,ablation_mean,ablation_resample,\
     layer_ablation_zero,layer_ablation_mean,layer_ablation_resample";
 
 impl Report {
@@ -40,8 +40,10 @@ impl Report {
 
 fn line(head: &Head, layer: Option<&Ablation>) -> String {
     let (m, s, n) = (&head.means, &head.scores, &head.numerics);
-    let means = [m.entropy, m.max_weight, m.sink, m.own, m.recent, m.distance, m.max_logit, m.lse];
-    let means = [&means[..], &[n.one_hot, n.uniform, n.peak_logit]].concat().into_iter().map(Some).collect::<Vec<_>>();
+    let means = [m.entropy, m.max_weight, m.sink, m.own, m.recent, m.distance, m.max_logit, m.lse].map(Some);
+    let error = n.error.unwrap_or_default();
+    let numerics = [n.one_hot, n.uniform, n.peak_logit].map(Some);
+    let means = [&means[..], &[m.special], &numerics, &[error.f32, error.bf16, error.f16]].concat();
     let scores = [s.previous, s.first, s.local, s.duplicate, s.induction, s.retrieval];
     let changes = |ablation: Option<&Ablation>| [ablation.map(|a| a.zero), ablation.map(|a| a.mean), ablation.map(|a| a.resample)];
     let ablation = [changes(head.ablation.as_ref()), changes(layer)].concat();

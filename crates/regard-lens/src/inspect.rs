@@ -11,11 +11,13 @@ use crate::levels::alike;
 use crate::means::{Sums, binned};
 use crate::progress::{Progress, Steps};
 use crate::ranges::{self, NamedRange};
-use crate::report::{Ablation, Bins, FORMAT, Head, HeadScores, Layer, ModelFacts, RangeFacts, Report, Run, TextFacts, short};
+use crate::report::{
+    Ablation, Bins, FORMAT, Head, HeadScores, Layer, ModelFacts, Numerics, RangeFacts, Report, Run, TextFacts, short,
+};
 use crate::resample::Samples;
 use crate::text::decoder;
 use crate::watch::{Detail, Outputs, Watch};
-use crate::{Error, Result, Text, leaks, scores};
+use crate::{Error, Result, Text, leaks, rounding, scores};
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ pub fn inspect(
     let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
     let mut steps = Steps::new(steps, progress);
 
-    let seen = Seen::of(decoder, texts, options, &mut steps)?;
+    let seen = Seen::of(model, texts, options, &mut steps)?;
     let synthetic = match options.scores {
         true => scores::synthetic(model, options.seed, &mut || steps.step("scoring heads"))?,
         false => vec![HeadScores::default(); layers * heads],
@@ -127,7 +129,7 @@ pub fn inspect(
         layer: i / heads,
         head: i % heads,
         means: sums.means(),
-        numerics: sums.numerics(),
+        numerics: Numerics { error: Some(detail.error), ..sums.numerics() },
         scores: sums.scores(synthetic[i].clone()),
         cluster: Some(kinds[i]),
         ablation: of_part(Part::Head((i / heads, i % heads))),
@@ -193,7 +195,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(decoder: &Decoder, texts: &[Text], options: &Options, steps: &mut Steps<'_>) -> Result<Self> {
+    fn of(model: &Model, texts: &[Text], options: &Options, steps: &mut Steps<'_>) -> Result<Self> {
+        let (decoder, tokenizer) = (decoder(model)?, model.tokenizer());
         let config = decoder.config();
         let all = config.layers.len() * config.num_attention_heads;
         // The first range of the facts is the first token; the first text has named ones beside.
@@ -210,10 +213,12 @@ impl Seen {
         let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
         let width = texts[0].tokens.len().div_ceil(BINS);
         for (i, text) in texts.iter().enumerate() {
+            let special: Vec<_> = (0..text.tokens.len()).filter(|at| tokenizer.is_special(text.tokens[*at])).collect();
             losses.push(decoder.observe(
                 &text.tokens,
                 &mut Watch {
                     what: if i == 0 { &with_named } else { &first_token },
+                    special: &special,
                     without: &options.without,
                     sums: &mut sums,
                     outputs: outputs.as_mut(),
@@ -277,6 +282,7 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 /// A sentence for what is sampled or pooled.
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
     let mut labels = crate::levels::labels(tokens);
+    labels.extend(rounding::label(tokens));
     if options.ablate != Ablate::Nothing {
         labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
     }

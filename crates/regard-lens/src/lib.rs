@@ -66,6 +66,8 @@ pub mod resample;
 #[cfg(feature = "models")]
 pub mod rollout;
 #[cfg(feature = "models")]
+mod rounding;
+#[cfg(feature = "models")]
 pub mod scores;
 #[cfg(feature = "models")]
 mod svg;

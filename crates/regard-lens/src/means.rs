@@ -8,7 +8,7 @@ use crate::report::{HeadScores, Means, Numerics, Profiles, short};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
     rows: usize,
-    /// In the order of [`Means`].
+    /// In the order of [`Means`], but for special tokens.
     means: [f64; 8],
     distances: Vec<f64>,
     /// Of rows that have a token before: their number, the mass on that token and on the first.
@@ -21,6 +21,8 @@ pub(crate) struct Sums {
     uniform: usize,
     /// The largest logit of all.
     peak: Option<f32>,
+    /// The mass on special tokens, where a text has any.
+    special: Option<f64>,
 }
 
 /// The least weight that is all but everything.
@@ -67,16 +69,21 @@ impl Sums {
         self.rows += n;
     }
 
+    /// Adds the mass that special tokens of a text receive from all of its rows.
+    pub(crate) fn add_special(&mut self, mass: f64) {
+        *self.special.get_or_insert_default() += mass;
+    }
+
     pub(crate) fn means(&self) -> Means {
-        let [entropy, max_weight, sink, own, recent, distance, max_logit, lse] =
-            self.means.map(|sum| short(sum / self.rows.max(1) as f64));
-        Means { entropy, max_weight, sink, own, recent, distance, max_logit, lse }
+        let mean = |sum: f64| short(sum / self.rows.max(1) as f64);
+        let [entropy, max_weight, sink, own, recent, distance, max_logit, lse] = self.means.map(mean);
+        Means { entropy, max_weight, sink, own, recent, distance, max_logit, lse, special: self.special.map(mean) }
     }
 
     pub(crate) fn numerics(&self) -> Numerics {
         let share = |rows: usize| short(rows as f64 / self.previous.0.max(1) as f64);
         let peak_logit = short(f64::from(self.peak.unwrap_or_default()));
-        Numerics { one_hot: share(self.one_hot), uniform: share(self.uniform), peak_logit }
+        Numerics { one_hot: share(self.one_hot), uniform: share(self.uniform), peak_logit, error: None }
     }
 
     /// Shares of the mass that is on keys: learned sinks take some.

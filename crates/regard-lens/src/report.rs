@@ -108,7 +108,7 @@ pub struct TextFacts {
     pub loss: Vec<Option<f64>>,
 }
 
-/// Shares of the rows that have a token before, and the largest logit.
+/// Shares of the rows that have a token before, the largest logit, and what rounding costs.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Numerics {
     /// Rows with a weight of at least 0.99: where many have one, softmax saturates, and gradients vanish.
@@ -117,6 +117,22 @@ pub struct Numerics {
     pub uniform: f64,
     /// The largest logit of all rows of all texts.
     pub peak_logit: f64,
+    /// What rounding costs; null where it was not measured.
+    pub error: Option<Rounding>,
+}
+
+/// How far the outputs of some rows of the first text lie from those in f64, where queries, keys and values are rounded to a type and attention
+/// is computed in it: the root mean square of the error, over that of the outputs; null where something is beyond the range of the type.
+///
+/// It is the error of attention alone, given these queries, keys and values, not that of a model in this type.
+///
+/// Source: Shah et al. 2024, "FlashAttention-3", §4.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "each is the type of numbers")]
+pub struct Rounding {
+    pub f32: Option<f64>,
+    pub bf16: Option<f64>,
+    pub f16: Option<f64>,
 }
 
 /// What one head does.
@@ -170,6 +186,8 @@ pub struct Means {
     pub max_logit: f64,
     /// The log-sum-exp.
     pub lse: f64,
+    /// The mass of the text's special tokens, which mark where it begins, ends or is parted; null where no text has any, or they are not known.
+    pub special: Option<f64>,
 }
 
 /// What a head looks for; see [`scores`](crate::scores).

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use regard::{Element, Facts, Grid, Inspect, View};
+use regard::{Element, Facts, Grid, Inspect, Region, View};
 use regard_nn::{Attending, Decoder, Observer};
 
 use crate::ablate::HeadId;
 use crate::levels::{Level, block, top};
 use crate::means::{Sums, profiles};
-use crate::report::{Profiles, RangeMass, Top, short};
+use crate::report::{Profiles, RangeMass, Rounding, Top, short};
 use crate::resample::Samples;
+use crate::rounding;
 
 /// What is known of one head along the first text.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Detail {
     pub(crate) top: Option<Top>,
     /// The mass on each named range.
     pub(crate) ranges: Vec<RangeMass>,
+    pub(crate) error: Rounding,
 }
 
 /// What heads give, before the output projection, in all positions of the texts that were read.
@@ -58,6 +60,8 @@ impl Outputs {
 /// An observer of one text.
 pub(crate) struct Watch<'a> {
     pub(crate) what: &'a Inspect,
+    /// Where the text has special tokens.
+    pub(crate) special: &'a [usize],
     /// Heads that give zeros.
     pub(crate) without: &'a [HeadId],
     /// Of every head, layer-major.
@@ -78,6 +82,9 @@ impl Observer for Watch<'_> {
         for (head, sums) in self.sums[layer * heads..][..heads].iter_mut().enumerate() {
             sums.add(&facts, attending.lse, self.what.recent, (head, n));
         }
+        for (head, mass) in special(&attending, self.special)?.into_iter().enumerate() {
+            self.sums[layer * heads + head].add_special(mass);
+        }
         if let Some(outputs) = &mut self.outputs {
             outputs.add(layer, attending.out, [heads, dim]);
         }
@@ -92,6 +99,18 @@ impl Observer for Watch<'_> {
     }
 }
 
+/// The mass that tokens in some positions receive from all rows, of each head; nothing where there are none.
+fn special<T: Element>(attending: &Attending<'_, T>, positions: &[usize]) -> regard_nn::Result<Vec<f64>> {
+    let (Some(&first), Some(&last)) = (positions.first(), positions.last()) else { return Ok(Vec::new()) };
+    let (plan, shape) = (attending.plan, attending.plan.shape());
+    let (n, keys) = (shape.q_len, first..last + 1);
+    let region = Region { keys: keys.clone(), ..plan.whole() };
+    let maps = plan.maps(View::new(attending.lse, [1, shape.q_heads, n, 1])?, &region, &[Grid { rows: n, keys: 1 }])?;
+    // A cell of all rows is their mean.
+    let mass = |cells: &[f32]| n as f64 * positions.iter().map(|at| f64::from(cells[at - first])).sum::<f64>();
+    Ok(maps[0].data().chunks_exact(keys.len()).map(mass).collect())
+}
+
 /// The details of all heads of a layer.
 fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize, what: &Inspect) -> regard_nn::Result<Vec<Detail>> {
     let (plan, shape) = (attending.plan, attending.plan.shape());
@@ -101,7 +120,7 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize,
     let maps = plan.maps(lse, &plan.whole(), &grids)?;
     let [map, received] = [0, 1].map(|i| maps[i].data());
     let (cells, bins) = (map.len() / heads, received.len() / heads);
-    let of_head = |head: usize| {
+    let of_head = |(head, error): (usize, Rounding)| {
         let keys = |bin: usize| width.min(n - bin * width) as f32;
         let received = received[head * bins..][..bins].iter().enumerate();
         Detail {
@@ -110,9 +129,10 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize,
             levels: Level::new(n, edge, map[head * cells..][..cells].to_vec()).pyramid(),
             top: top(facts, (head, n)),
             ranges: ranges(facts, (head, n), what),
+            error,
         }
     };
-    Ok((0..heads).map(of_head).collect())
+    Ok(rounding::errors(plan)?.into_iter().enumerate().map(of_head).collect())
 }
 
 /// The mass on the named ranges, which follow that of the first token.

@@ -93,6 +93,11 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Whether an id is that of a special mark: an added token that the tokenizer declares `special`, such as those that begin or end a text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
     /// The number of tokens, special marks included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -280,6 +280,19 @@ fn a_tokenizer_of_another_model_is_refused() {
     assert!(text.contains("the embedding has 280 rows: tokenizer and weights belong to different models"), "{text}");
 }
 
+#[test]
+fn marks_are_what_the_tokenizer_declares_special() {
+    let added = |id: u32, special: bool| {
+        serde_json::json!({ "id": id, "content": format!("<{id}>"), "special": special, "single_word": false, "lstrip": false,
+                            "rstrip": false, "normalized": false })
+    };
+    let model = serde_json::json!({ "type": "WordLevel", "vocab": { "a": 0, "<1>": 1 }, "unk_token": "a" });
+    let json =
+        serde_json::json!({ "version": "1.0", "added_tokens": [added(1, true), added(2, false), added(3, true)], "model": model });
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+    assert_eq!([0, 1, 2, 3, 4].map(|id| tokenizer.is_special(id)), [false, true, false, true, false]);
+}
+
 /// The library would panic at the first three.
 #[test]
 fn merges_that_are_not_of_tokens_are_refused() {

@@ -79,6 +79,12 @@ test("measures: ranges, and values in words", () => {
   assert.equal(worded(all.sink, 0.42), "42 %");
   assert.equal(worded(all.zero, 0.0123), "+0.012 nats");
   assert.equal(worded(all.zero, null), "not measured");
+  const [bf16, f16] = [all.error_bf16, all.error_f16];
+  assert.deepEqual([bf16.of(lens.heads[1]), f16.of(lens.heads[0])], [2e-4, null]);
+  assert.equal(worded(bf16, 0.00312), "3.1e−3");
+  assert.equal(worded(f16, null), "not measured, or beyond the range of f16");
+  assert.deepEqual([brief(bf16, 0.00312), brief(bf16, 0), shades(bf16, [0.001, 0.002])!.low], ["3e−3", "0", 0]);
+  assert.equal(worded(all.special, null), "no special token, or not measured");
   assert.deepEqual(
     [brief(all.sink, 0.421), brief(all.sink, 1), brief(all.zero, -0.0123), brief(all.zero, -0.00006), brief(all.entropy, 2.5)],
     [".42", "1.0", "−.012", "−.000", "2.50"],

@@ -31,6 +31,7 @@ test("what is wrong is named, with what it holds and what it needs", () => {
     [data => void delete data.heads, "heads is missing and must be an array"],
     [data => void (data.heads[9].head = 2), "heads[9].head is 2 and must be 1: heads are ordered by layer, then head"],
     [data => void (data.heads[3].means.entropy = "wide"), 'heads[3].means.entropy is "wide" and must be a number or null'],
+    [data => void (data.heads[3].numerics.error.f16 = "inf"), 'heads[3].numerics.error.f16 is "inf" and must be a number or null'],
     [data => void (data.heads[3].distances = [0.5, "x"]), 'heads[3].distances[1] is "x" and must be a number or null'],
     [data => void (data.heads[0].maps[0].rows = 60), "heads[0].maps[0].data holds 4761 bytes and must hold 4140: 60 rows × 69 columns"],
     [
@@ -54,7 +55,7 @@ test("what is wrong is named, with what it holds and what it needs", () => {
 });
 
 test("what may be missing may be null or absent", () => {
-  const optional = ["means", "scores", "cluster", "ablation", "ranges", "distances", "by_position", "received", "maps", "top"];
+  const optional = ["means", "numerics", "scores", "cluster", "ablation", "ranges", "distances", "by_position", "received", "maps", "top"];
   assert.equal(
     said(data => data.heads.forEach((head: Json) => optional.forEach(key => delete head[key]))),
     "accepted",

@@ -87,6 +87,11 @@ impl Weights {
 
     /// The model, as a directory.
     pub(crate) fn write(&self) -> TempDir {
+        self.write_with("")
+    }
+
+    /// The same with some added tokens of the tokenizer, as JSON.
+    pub(crate) fn write_with(&self, added: &str) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         let bytes: BTreeMap<&String, (Vec<usize>, Vec<u8>)> = self
             .0
@@ -96,7 +101,7 @@ impl Weights {
         let views = bytes.iter().map(|(name, (shape, bytes))| (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
         std::fs::write(dir.path().join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
         std::fs::write(dir.path().join("config.json"), config()).unwrap();
-        std::fs::write(dir.path().join("tokenizer.json"), tokenizer()).unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), tokenizer(added)).unwrap();
         dir
     }
 
@@ -113,10 +118,10 @@ fn config() -> String {
     )
 }
 
-fn tokenizer() -> String {
+fn tokenizer(added: &str) -> String {
     let words: Vec<String> = (0..WORDS).map(|i| format!(r#""w{i}": {i}"#)).collect();
     format!(
-        r#"{{ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null, "truncation": null, "padding": null,
+        r#"{{ "version": "1.0", "added_tokens": [{added}], "normalizer": null, "decoder": null, "truncation": null, "padding": null,
         "pre_tokenizer": {{ "type": "WhitespaceSplit" }}, "post_processor": null,
         "model": {{ "type": "WordLevel", "vocab": {{ {} }}, "unk_token": "w0" }} }}"#,
         words.join(", ")

@@ -9,5 +9,7 @@ mod leaks;
 mod long_context;
 mod output;
 mod patching;
+mod rounding;
+mod special;
 mod transformers;
 mod without;
