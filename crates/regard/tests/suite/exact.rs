@@ -103,6 +103,11 @@ fn errors_grow_as_bits_go() {
     let x = Tensor::from_vec(numbers(2 * 100 * 32, 3), [1, 2, 100, 32]).unwrap();
     let attention = Attention::new().mask(Causal::UpperLeft).dropout(0.5, 1).sinks([0.5, f32::NEG_INFINITY]);
     let plan = attention.plan(x.view(), (x.view(), x.view())).unwrap();
+    let spread = plan.spread_rows(64);
+    assert!(
+        spread.len() == 64 && spread[63] == 99 && spread.windows(2).all(|two| (1..=2).contains(&(two[1] - two[0]))),
+        "{spread:?}"
+    );
     let rows: Vec<usize> = (0..100).collect();
     let [of_f32, of_bf16, of_f16] = [plan.error_in::<f32>(&rows), plan.error_in::<bf16>(&rows), plan.error_in::<f16>(&rows)];
     for ((of_f32, of_bf16), of_f16) in of_f32.unwrap().iter().zip(of_bf16.unwrap()).zip(of_f16.unwrap()) {
