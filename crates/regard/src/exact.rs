@@ -32,7 +32,7 @@ impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
 
     /// For each batch entry and query head, how far the outputs of some rows lie from [`Plan::exact`] where queries, keys and values are
     /// rounded to another type and this kernel computes them in it: the root mean square of the error, over that of the exact outputs.
-    /// Dropout is left out. Not finite where something is beyond the range of the type, as numbers above 65,504 are in f16.
+    /// Dropout is left out. Not finite where a row sees something beyond the range of the type, as numbers above 65,504 are in f16.
     ///
     /// Source of the measure: Shah et al. 2024, "FlashAttention-3", §4.3.
     ///
@@ -144,12 +144,12 @@ impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
         let mut row = vec![0.0; shape.head_dim];
         for (h, &i) in (0..shape.q_heads).flat_map(|h| rows.iter().map(move |i| (h, i))) {
             self.problem.q.row_into(b, h, i, &mut row);
-            q.extend(row.iter().map(|x| U::from_f32(*x)));
+            q.extend(row.iter().map(|x| narrowed::<U>(*x)));
         }
         for head in 0..shape.kv_heads {
             let (keys, values) = self.keys_and_values(b, head);
-            k.extend(keys.into_iter().map(U::from_f32));
-            v.extend(values.into_iter().map(U::from_f32));
+            k.extend(keys.into_iter().map(narrowed::<U>));
+            v.extend(values.into_iter().map(narrowed::<U>));
         }
         let q = Tensor::from_vec(q, [1, shape.q_heads, rows.len(), shape.head_dim])?;
         let k = Tensor::from_vec(k, [1, shape.kv_heads, n, shape.head_dim])?;
@@ -194,6 +194,12 @@ impl<S: Score> Score for Picked<'_, S> {
     fn is_identity(&self) -> bool {
         self.rule.is_identity()
     }
+}
+
+/// What is beyond the range becomes NaN, which reaches the output: an infinite number may give a score of −∞, which only hides a key.
+fn narrowed<U: Element>(x: f32) -> U {
+    let y = U::from_f32(x);
+    if x.is_finite() && !y.to_f32().is_finite() { U::from_f32(f32::NAN) } else { y }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

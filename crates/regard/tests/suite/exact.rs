@@ -98,6 +98,23 @@ fn errors_are_those_of_the_type() {
     assert!(!of_f16.is_finite(), "{of_f16}: 1e6 is beyond f16");
 }
 
+/// In f16 the query, or a key, would be −∞ in its first element, and scores of −∞ hide keys.
+#[test]
+fn what_a_type_cannot_hold_is_no_small_error() {
+    let (small, values) = ([[0.01, 0.3]; 4], numbers(8, 5));
+    let large = |at: usize, mut rows: [[f32; 2]; 4]| {
+        rows[at][0] = -1e5;
+        rows
+    };
+    let error = |q: [[f32; 2]; 4], k: [[f32; 2]; 4], mask: fn(Pair) -> bool| {
+        let [q, k, v] = [q.as_flattened(), k.as_flattened(), &values].map(|x| View::new(x, [1, 1, 4, 2]).unwrap());
+        Attention::new().mask(mask).plan(q, (k, v)).unwrap().error_in::<f16>(&[0, 3]).unwrap()[0]
+    };
+    assert!(!error(large(3, small), small, |_| true).is_finite());
+    assert!(!error(small, large(1, small), |_| true).is_finite());
+    assert!(error(small, large(1, small), |p| p.kv != 1) < 1e-3, "a key that is hidden is not seen");
+}
+
 #[test]
 fn errors_grow_as_bits_go() {
     let x = Tensor::from_vec(numbers(2 * 100 * 32, 3), [1, 2, 100, 32]).unwrap();
