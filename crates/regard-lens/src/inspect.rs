@@ -17,7 +17,7 @@ use crate::report::{
 use crate::resample::Samples;
 use crate::text::decoder;
 use crate::watch::{Detail, Outputs, Watch};
-use crate::{Error, Result, Text, leaks, rounding, scores};
+use crate::{Error, Result, Text, leaks, prune, rounding, scores};
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +36,11 @@ pub struct Options {
     pub leaks: bool,
     /// Which heads and layers are taken away in turn; see [`ablate`].
     pub ablate: Ablate,
-    /// Heads that give zeros as the texts are read: all that is told is of the model without them. Scores, leaks and ablation are of the
-    /// whole model, and cannot be asked for beside.
+    /// At how many numbers of heads, evenly spread and beside none, the loss without those that matter least is measured, at least at 1; every
+    /// head and every layer is ablated then. Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", §4.
+    pub prune: Option<usize>,
+    /// Heads that give zeros as the texts are read: all that is told is of the model without them. Scores, leaks, ablation and pruning are of
+    /// the whole model, and cannot be asked for beside.
     pub without: Vec<HeadId>,
     /// Decides the random sequences, and what is resampled.
     pub seed: u64,
@@ -66,9 +69,22 @@ impl Default for Options {
             scores: true,
             leaks: true,
             ablate: Ablate::Nothing,
+            prune: None,
             without: Vec::new(),
             seed: 0,
         }
+    }
+}
+
+impl Options {
+    /// What is ablated, for its own sake or for that of the curve of pruning.
+    fn ablate(&self) -> &Ablate {
+        if self.prune.is_some() { &Ablate::All } else { &self.ablate }
+    }
+
+    /// The numbers of heads, among so many, without which the loss is measured.
+    fn pruned(&self, heads: usize) -> Vec<usize> {
+        self.prune.map_or_else(Vec::new, |points| ablate::numbers(heads, points.saturating_add(1)).collect())
     }
 }
 
@@ -91,15 +107,16 @@ pub fn inspect(
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
     ranges::check(&options.ranges, first)?;
-    let ablated = match &options.ablate {
+    let ablated = match options.ablate() {
         Ablate::Nothing => Vec::new(),
         Ablate::Parts(parts) => parts.clone(),
         Ablate::All => Part::all(decoder),
     };
     ablated.iter().try_for_each(|part| part.heads(decoder).map(|_| ()))?;
     check_without(decoder, options)?;
+    let pruned = options.pruned(layers * heads);
     let sequences = if options.scores { scores::SEQUENCES } else { 0 };
-    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
+    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len() + pruned.len();
     let mut steps = Steps::new(steps, progress);
 
     let seen = Seen::of(model, texts, options, &mut steps)?;
@@ -121,6 +138,7 @@ pub fn inspect(
         steps.step("looking for leaks");
     }
     let ablations = seen.ablations(decoder, texts, &ablated, &mut steps)?;
+    let pruning = prune::curve(decoder, texts, &prune::order(&ablations), &pruned, &mut || steps.step("pruning"))?;
     let of_part = |part: Part| ablations.iter().find(|(of, _)| *of == part).map(|(_, ablation)| ablation.clone());
     let similarities = seen.similarities();
     let kinds = clusters(&similarities, ALIKE);
@@ -165,6 +183,7 @@ pub fn inspect(
         texts: texts.iter().zip(&seen.losses).map(facts).collect(),
         heads: seen.sums.iter().zip(seen.details).enumerate().map(of_head).collect(),
         layers: (0..layers).filter_map(|layer| Some(Layer { layer, ablation: of_part(Part::Layer(layer))? })).collect(),
+        pruning,
         similarities,
         bins: Bins { count: first.tokens.len().div_ceil(width), width },
         position_loss,
@@ -176,7 +195,7 @@ pub fn inspect(
 /// The heads that are left out, each checked.
 fn check_without(decoder: &Decoder, options: &Options) -> Result<()> {
     options.without.iter().try_for_each(|id| ablate::check(decoder, *id))?;
-    let whole = [("scores", options.scores), ("leaks", options.leaks), ("ablations", options.ablate != Ablate::Nothing)];
+    let whole = [("scores", options.scores), ("leaks", options.leaks), ("ablations", *options.ablate() != Ablate::Nothing)];
     match whole.into_iter().find(|(_, wanted)| *wanted && !options.without.is_empty()) {
         Some((what, _)) => Err(Error::Without { what }),
         None => Ok(()),
@@ -209,7 +228,7 @@ impl Seen {
         let mut with_named = first_token.clone();
         with_named.ranges.extend(options.ranges.iter().map(|range| range.tokens.clone()));
         let (mut sums, mut details, mut losses) = (vec![Sums::default(); all], Vec::new(), Vec::new());
-        let wanted = options.ablate != Ablate::Nothing;
+        let wanted = *options.ablate() != Ablate::Nothing;
         let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
         let width = texts[0].tokens.len().div_ceil(BINS);
         for (i, text) in texts.iter().enumerate() {
@@ -283,7 +302,7 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
     let mut labels = crate::levels::labels(tokens);
     labels.extend(rounding::label(tokens));
-    if options.ablate != Ablate::Nothing {
+    if *options.ablate() != Ablate::Nothing {
         labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
     }
     if options.scores {

@@ -56,6 +56,8 @@ mod png;
 #[cfg(feature = "models")]
 mod progress;
 #[cfg(feature = "models")]
+mod prune;
+#[cfg(feature = "models")]
 mod random;
 #[cfg(feature = "models")]
 mod ranges;

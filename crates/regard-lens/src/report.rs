@@ -28,6 +28,8 @@ pub struct Report {
     pub heads: Vec<Head>,
     /// What the loss becomes without all heads of a layer, of each that was ablated.
     pub layers: Vec<Layer>,
+    /// The loss without the heads that matter least, from none of them on; empty where it was not measured.
+    pub pruning: Vec<Pruned>,
     /// How alike any two heads attend, 0 to 1, `[heads, heads]`, symmetric; see [`clusters`](crate::clusters). In JSON base64 of a byte for each:
     /// `round(255 · similarity)`.
     #[serde(serialize_with = "bytes")]
@@ -225,6 +227,18 @@ pub struct Ablation {
     pub mean: f64,
     /// When it gives in each position what it gives in another.
     pub resample: f64,
+}
+
+/// A point of the curve of pruning: what the loss becomes when the heads that matter least give zeros, in the order of
+/// [`Ablation::zero`], least first.
+///
+/// Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", §4.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pruned {
+    /// How many heads give zeros.
+    pub heads: usize,
+    /// The mean loss of all texts, nats per token.
+    pub loss: f64,
 }
 
 /// The mass of a head on a range of the first text's tokens.

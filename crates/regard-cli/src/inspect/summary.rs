@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use regard_lens::Report;
-use regard_lens::report::{Ablation, Head, HeadScores};
+use regard_lens::report::{Ablation, Head, HeadScores, Pruned};
 
 /// Heads that are named for each score.
 const NAMED: usize = 5;
@@ -68,9 +68,20 @@ pub(super) fn of(report: &Report) -> String {
             line(format!("{:<16}{}", "  of a layer", layers.join("   ")));
         }
     }
+    if let Some(sentence) = pruned(&report.pruning) {
+        line(String::new());
+        line(sentence);
+    }
     line(String::new());
     run.labels.iter().for_each(|label| line(label.clone()));
     text.trim_end().to_owned()
+}
+
+/// The loss halfway along the curve of pruning.
+fn pruned(curve: &[Pruned]) -> Option<String> {
+    let (whole, half) = (curve.first()?, curve.get(curve.len() / 2)?);
+    let heads = if half.heads == 1 { "head that matters".to_owned() } else { format!("{} heads that matter", half.heads) };
+    Some(format!("Pruning: without the {heads} least the loss is {:.3} nats a token, not {:.3}.", half.loss, whole.loss))
 }
 
 /// The heads of the largest numbers, `layer.head`, each with its number.

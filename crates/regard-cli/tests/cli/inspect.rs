@@ -99,6 +99,35 @@ fn heads_are_ablated_where_they_are_named() {
 }
 
 #[test]
+fn the_heads_that_matter_least_are_pruned() {
+    let arguments = ["Once upon a time", "--json", "-"];
+    let pruned = |flag: &str| -> Value { serde_json::from_str(&stdout(&inspect(&[&arguments[..], &[flag]].concat()))).unwrap() };
+    let heads = |report: &Value| -> Vec<u64> {
+        report["pruning"].as_array().unwrap().iter().map(|at| at["heads"].as_u64().unwrap()).collect()
+    };
+    let report = pruned("--prune");
+    assert_eq!(heads(&report), [0, 6, 12, 18, 24, 30, 36, 42, 48]);
+    assert!(report["pruning"][8]["loss"].as_f64() > report["pruning"][0]["loss"].as_f64());
+    assert!((0..48).all(|i| report["heads"][i]["ablation"]["zero"].is_number()) && report["layers"].as_array().unwrap().len() == 6);
+    assert_eq!(heads(&pruned("--prune=3")), [0, 16, 32, 48]);
+    let text = stdout(&inspect(&["Once upon a time", "--prune=2"]));
+    let losses = [0, 24].map(|heads| {
+        let at = report["pruning"].as_array().unwrap().iter().find(|at| at["heads"] == heads);
+        at.unwrap()["loss"].as_f64().unwrap()
+    });
+    let line = format!(
+        "Pruning: without the 24 heads that matter least the loss is {:.3} nats a token, not {:.3}.",
+        losses[1], losses[0]
+    );
+    assert!(text.lines().any(|given| given == line), "{line}: {text}");
+    for points in ["--prune=0", "--prune=1001", "--prune=few"] {
+        let output = inspect(&[TEXT, points]);
+        assert_eq!(output.status.code(), Some(2), "{points}");
+        assert!(stderr(&output).contains("--prune[=<POINTS>]"), "{points}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn ranges_have_names_and_masses() {
     let arguments = [TEXT, "--range", "start=0..3", "--range", "heir=a daughter", "--csv", "-"];
     let csv = stdout(&inspect(&arguments));

@@ -9,6 +9,7 @@ mod leaks;
 mod long_context;
 mod output;
 mod patching;
+mod pruning;
 mod rounding;
 mod special;
 mod transformers;
