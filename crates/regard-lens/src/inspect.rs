@@ -17,6 +17,7 @@ use crate::report::{
 use crate::resample::Samples;
 use crate::text::decoder;
 use crate::watch::{Detail, Outputs, Watch};
+use crate::zoom::{self, Zoom};
 use crate::{Error, Result, Text, leaks, prune, rounding, scores};
 
 /// What is measured.
@@ -30,6 +31,8 @@ pub struct Options {
     pub top: usize,
     /// Ranges of the first text on which the mass of every head is measured.
     pub ranges: Vec<NamedRange>,
+    /// Parts of the first text whose weights are told beside the maps, 64 at most.
+    pub zooms: Vec<Zoom>,
     /// Whether heads are scored on sequences made for it; see [`scores`].
     pub scores: bool,
     /// Whether leaks are looked for; see [`leaks`].
@@ -66,6 +69,7 @@ impl Default for Options {
             recent_tokens: recent,
             top: 8,
             ranges: Vec::new(),
+            zooms: Vec::new(),
             scores: true,
             leaks: true,
             ablate: Ablate::Nothing,
@@ -94,8 +98,9 @@ const BINS: usize = 256;
 /// Inspects every head of a model, called `name`, on some texts.
 ///
 /// # Errors
-/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate or to leave out or a range does not
-/// exist, heads are left out of what is measured on the whole model, or a computed number is not finite.
+/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate, to leave out or to zoom into or a
+/// range does not exist, there are more than 64 zooms, heads are left out of what is measured on the whole model, or a computed number is not
+/// finite.
 pub fn inspect(
     model: &Model,
     name: &str,
@@ -107,6 +112,7 @@ pub fn inspect(
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
     ranges::check(&options.ranges, first)?;
+    zoom::check(&options.zooms, decoder, first)?;
     let ablated = match options.ablate() {
         Ablate::Nothing => Vec::new(),
         Ablate::Parts(parts) => parts.clone(),
@@ -156,6 +162,7 @@ pub fn inspect(
         by_position: detail.profiles,
         received: detail.received.iter().map(|mass| short(f64::from(*mass))).collect(),
         maps: detail.levels.iter().map(|level| level.map()).collect(),
+        zooms: detail.zooms,
         top: detail.top,
     };
     let run = Run {
@@ -238,6 +245,7 @@ impl Seen {
                 &mut Watch {
                     what: if i == 0 { &with_named } else { &first_token },
                     special: &special,
+                    zooms: &options.zooms,
                     without: &options.without,
                     sums: &mut sums,
                     outputs: outputs.as_mut(),
@@ -302,6 +310,7 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
     let mut labels = crate::levels::labels(tokens);
     labels.extend(rounding::label(tokens));
+    labels.extend(zoom::label(&options.zooms));
     if *options.ablate() != Ablate::Nothing {
         labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
     }

@@ -77,6 +77,8 @@ mod svg;
 mod text;
 #[cfg(feature = "models")]
 mod watch;
+#[cfg(feature = "models")]
+mod zoom;
 
 pub use error::{Error, Result};
 #[cfg(feature = "models")]
@@ -88,3 +90,5 @@ pub use ranges::NamedRange;
 pub use report::Report;
 #[cfg(feature = "models")]
 pub use text::Text;
+#[cfg(feature = "models")]
+pub use zoom::Zoom;

@@ -164,6 +164,8 @@ pub struct Head {
     pub received: Vec<f64>,
     /// Maps of the first text, finest first.
     pub maps: Vec<Map>,
+    /// Parts of the first text's weights, each computed by itself; see [`Zoom`](crate::Zoom).
+    pub zooms: Vec<Zoomed>,
     /// The largest weights of the first text, where it has at most 2,048 tokens.
     pub top: Option<Top>,
 }
@@ -274,6 +276,17 @@ pub struct Map {
     pub data: String,
 }
 
+/// A part of a head's weights on the first text.
+#[derive(Clone, Debug, Serialize)]
+pub struct Zoomed {
+    /// Its first row, and the first after it.
+    pub rows: [usize; 2],
+    /// Its first key, and the first after it.
+    pub keys: [usize; 2],
+    /// The weights, pooled where there are more than 256 rows or keys.
+    pub map: Map,
+}
+
 /// The largest weights of every row.
 #[derive(Clone, Debug, Serialize)]
 pub struct Top {
@@ -310,7 +323,7 @@ impl Report {
     }
 
     /// The report as JSON, of at most so many bytes where that can be: the largest weights and the similarities are left out first,
-    /// then coarse maps; then a coarser map stands for the finest.
+    /// then coarse maps; then a coarser map stands for the finest. Zooms are kept.
     ///
     /// # Errors
     /// When the library refuses, which it has no reason to.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use regard_lens::Report;
-use regard_lens::report::{Ablation, Head, HeadScores, Pruned};
+use regard_lens::report::{Ablation, Head, HeadScores, Pruned, Zoomed};
 
 /// Heads that are named for each score.
 const NAMED: usize = 5;
@@ -54,6 +54,12 @@ pub(super) fn of(report: &Report) -> String {
         let on = format!("on {:?}, tokens {}..{}", range.name, range.start, range.end);
         line(format!("{:<16}{}", on, best(&report.heads, |head| Some(head.ranges[i].mass), 0.0)));
         line(format!("{:<16}{}", "  from the end", best(&report.heads, |head| Some(head.ranges[i].last), 0.0)));
+    }
+    for head in &report.heads {
+        for Zoomed { rows: [row, rows], keys: [key, keys], map } in &head.zooms {
+            let zoomed = format!("{}.{} rows {row}..{rows}, keys {key}..{keys}", head.layer, head.head);
+            line(format!("{:<16}{zoomed}: {} by {} cells, in --json and --out", "zoom", map.rows, map.columns));
+        }
     }
     let clusters = report.heads.iter().filter_map(|head| head.cluster).max().map_or(0, |last| last + 1);
     line(format!("{:<16}{} heads attend in {clusters} ways", "alike", report.heads.len()));

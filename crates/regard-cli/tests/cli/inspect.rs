@@ -144,6 +144,21 @@ fn ranges_have_names_and_masses() {
 }
 
 #[test]
+fn parts_of_the_weights_are_told() {
+    let arguments = [TEXT, "--zoom", "2.5=4..9,0..6", "--zoom", "0.0=1..2,0..2"];
+    let report: Value = serde_json::from_str(&stdout(&inspect(&[&arguments[..], &["--json", "-"]].concat()))).unwrap();
+    let zooms = |head: usize| report["heads"][head]["zooms"].as_array().unwrap();
+    assert_eq!((zooms(21).len(), zooms(0).len(), zooms(1).len()), (1, 1, 0));
+    let zoom = &zooms(21)[0];
+    assert_eq!([&zoom["rows"], &zoom["keys"]], [&Value::from(vec![4, 9]), &Value::from(vec![0, 6])]);
+    let map = &zoom["map"];
+    assert_eq!([&map["block"], &map["rows"], &map["columns"]], [1, 5, 6]);
+    assert_eq!(map["data"].as_str().unwrap().len(), 30usize.div_ceil(3) * 4);
+    let text = stdout(&inspect(&arguments));
+    assert!(text.contains("zoom            2.5 rows 4..9, keys 0..6: 5 by 6 cells, in --json and --out"), "{text}");
+}
+
+#[test]
 fn facts_in_long_texts_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let csv = dir.path().join("long.csv").to_str().unwrap().to_owned();
@@ -187,7 +202,8 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 18] = [
+    let zooms = ["--zoom=0.0=0..1,0..1"; 65];
+    let cases: [(&[&str], &str); 24] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
         (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
@@ -195,6 +211,12 @@ fn what_cannot_be_done_is_said_before_the_work() {
         (&[TEXT, "--range", "a=2..99"], "the range \"a=2..99\" is not one token or more of the text \"command line\""),
         (&[TEXT, "--range", "a=princess"], "names a piece that is not in the text"),
         (&[TEXT, "--range", "a=1..2", "--range", "a=2..3"], "has the name of another"),
+        (&[TEXT, "--zoom", "2.5"], "the zoom \"2.5\" is not LAYER.HEAD=ROWS,KEYS, such as 2.5=1000..1256,0..256"),
+        (&[TEXT, "--zoom", "6.0=0..1,0..1"], "there is no layer 6: the model has layers 0 to 5"),
+        (&[TEXT, "--zoom", "0.8=0..1,0..1"], "there is no head 8 in layer 0: each layer has heads 0 to 7"),
+        (&[TEXT, "--zoom", "0.1=0..99,0..1"], "has the rows 0..99, which are not one token or more of the text \"command line\""),
+        (&[TEXT, "--zoom", "0.1=0..1,2..1"], "has the keys 2..1, which are not one token or more"),
+        (&zooms, "there are 65 zooms and a report has at most 64"),
         (&["--patch", "The king", "The king"], "the clean and the corrupt prompt are the same tokens"),
         (&["--patch", "The king", "The old king said"], "the clean prompt has"),
         (&["--patch", "The king", "The witch", "--answer", ""], "the answer \"\" adds no tokens"),

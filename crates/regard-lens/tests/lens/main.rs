@@ -14,3 +14,4 @@ mod rounding;
 mod special;
 mod transformers;
 mod without;
+mod zooms;
