@@ -114,7 +114,9 @@ mod tests {
 
     #[test]
     fn others_are_refused() {
-        for given in ["", "2=0..1,0..1", "2.5=0..1", "2.5=0-1,0..1", "2.5=0..1,0..", "a.5=0..1,0..1", "2.5:0..1,0..1", "2.5=-1..1,0..1"] {
+        for given in
+            ["", "2=0..1,0..1", "2.5=0..1", "2.5=0-1,0..1", "2.5=0..1,0..", "a.5=0..1,0..1", "2.5:0..1,0..1", "2.5=-1..1,0..1"]
+        {
             let error = Zoom::parse(given).unwrap_err().to_string();
             assert_eq!(error, format!("the zoom {given:?} is not LAYER.HEAD=ROWS,KEYS, such as 2.5=1000..1256,0..256"));
         }

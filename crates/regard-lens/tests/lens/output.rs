@@ -182,7 +182,10 @@ fn a_large_report_keeps_its_zooms() {
     report.heads[1].zooms = vec![Zoomed { rows: [3, 4], keys: [0, 1], map: map(1, 7) }];
     for most in [90_000, 50_000, 30_000, 0] {
         let json = report.json_within(most).unwrap();
-        assert!(json.contains(r#""zooms":[{"rows":[3,4],"keys":[0,1],"map":{"block":1,"rows":1,"columns":1,"data":"AAAAAAA"}}]"#), "{most}");
+        assert!(
+            json.contains(r#""zooms":[{"rows":[3,4],"keys":[0,1],"map":{"block":1,"rows":1,"columns":1,"data":"AAAAAAA"}}]"#),
+            "{most}"
+        );
     }
     assert!(report.json_within(30_000).unwrap().len() < 40_000);
 }

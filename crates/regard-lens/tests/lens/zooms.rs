@@ -41,8 +41,10 @@ fn compare(zoomed: &Zoomed, all: &[f64], n: usize, block: usize) {
     let cell = |rows: Range<usize>, keys: Range<usize>| -> f64 {
         rows.clone().map(|q| all[q * n..][keys.clone()].iter().sum::<f64>()).sum::<f64>() / rows.len() as f64
     };
-    let expected: Vec<f64> =
-        parts(zoomed.rows).flat_map(|rows| parts(zoomed.keys).map(move |keys| (rows.clone(), keys))).map(|(r, k)| cell(r, k)).collect();
+    let expected: Vec<f64> = parts(zoomed.rows)
+        .flat_map(|rows| parts(zoomed.keys).map(move |keys| (rows.clone(), keys)))
+        .map(|(r, k)| cell(r, k))
+        .collect();
     let map = &zoomed.map;
     assert_eq!((map.block, map.rows, map.columns), (block, parts(zoomed.rows).count(), parts(zoomed.keys).count()));
     let given = STANDARD.decode(&map.data).unwrap();
@@ -50,19 +52,16 @@ fn compare(zoomed: &Zoomed, all: &[f64], n: usize, block: usize) {
     for (i, (byte, mass)) in given.iter().zip(&expected).enumerate() {
         assert!((f64::from(*byte) - 255.0 * mass.sqrt()).abs() < 0.51, "cell {i} of {map:?} is {byte}, of a mass of {mass}");
     }
-    assert!(expected.iter().any(|mass| *mass > 0.01), "there is nothing to see");
+    let most = expected.iter().copied().fold(0.0, f64::max);
+    assert!(most > 0.005, "there is nothing to see in {:?} and {:?}: {most}", zoomed.rows, zoomed.keys);
 }
 
 #[test]
 fn a_cell_of_one_token_is_a_weight() {
     let model = Weights::new().model();
     let texts = [twice(&model, 20), Text::new(&model, "other", "w7 w8 w9").unwrap()];
-    let zooms = vec![
-        zoom((1, 0), 5..40, 3..30),
-        zoom((0, 1), 39..40, 0..40),
-        zoom((1, 0), 0..40, 0..40),
-        zoom((0, 1), 10..20, 10..11),
-    ];
+    let zooms =
+        vec![zoom((1, 0), 5..40, 3..30), zoom((0, 1), 39..40, 0..40), zoom((1, 0), 0..40, 0..40), zoom((0, 1), 10..20, 10..11)];
     let report = report(&model, &texts, zooms);
     let of = |head: usize| &report.heads[head].zooms;
     assert_eq!([0, 1, 2, 3].map(|head| of(head).len()), [0, 2, 2, 0]);
@@ -84,13 +83,17 @@ fn a_cell_of_one_token_is_a_weight() {
 fn a_part_of_a_long_text_is_finer_than_its_map() {
     let story = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../regard-story/model");
     let model = Model::open_in(&story, Some(Precision::F32)).unwrap();
-    let tale = "Once upon a time there was a king, who had a daughter and no son. ".repeat(30);
+    let tale = "Once upon a time there was a king, who had a daughter and no son. ".repeat(20);
     let mut text = Text::new(&model, "a tale", &tale).unwrap();
     let n = 300;
     text.tokens.truncate(n);
     text.pieces.truncate(n);
-    let parts = [((2, 5), 44..300, 0..256, 1), ((2, 5), 3..290, 1..300, 2), ((0, 1), 299..300, 0..300, 2), ((5, 7), 290..300, 200..300, 1)];
-    let zooms = parts.iter().map(|(head, rows, keys, _)| zoom(*head, rows.clone(), keys.clone())).collect();
+    let zooms = vec![
+        zoom((2, 5), 44..300, 0..256),
+        zoom((2, 5), 3..290, 1..300),
+        zoom((0, 1), 299..300, 0..300),
+        zoom((5, 7), 290..300, 200..300),
+    ];
     let report = report(&model, &[text], zooms);
     assert_eq!(report.heads[0].maps[0].block, 2);
     for (i, blocks) in [(21, vec![1, 2]), (1, vec![2]), (47, vec![1])] {
