@@ -62,6 +62,10 @@ pub(crate) struct Inspect {
     #[arg(long, value_name = "POINTS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     prune: Option<u32>,
+    /// Tell how much of the first text's last row comes from each token through all layers, by attention rollout and by attention flow, which
+    /// are approximations
+    #[arg(long)]
+    through: bool,
     /// Tell the mass of every head on these tokens of the first text, or on those that hold this piece of it; may be given several times
     #[arg(long, value_name = "NAME=START..END|NAME=PIECE")]
     range: Vec<String>,
@@ -71,7 +75,7 @@ pub(crate) struct Inspect {
     zoom: Vec<String>,
     /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
     #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "range", "zoom", "first", "recent", "seed"])]
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent", "seed"])]
     patch: Option<Vec<String>>,
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
@@ -79,7 +83,7 @@ pub(crate) struct Inspect {
     /// Ask for facts in long texts of these lengths, in tokens, and tell which are found, and how much of each head's mass is on those that are
     /// not
     #[arg(long, value_name = "LENGTH,…", value_delimiter = ',',
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "range", "zoom", "first", "recent", "patch"])]
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent", "patch"])]
     long_context: Vec<usize>,
     /// Texts for each length and depth
     #[arg(long, value_name = "N", default_value_t = 2, requires = "long_context", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -167,6 +171,7 @@ impl Inspect {
             seed: self.seed,
             ablate,
             zooms: self.zoom.iter().map(|given| Zoom::parse(given)).collect::<Result<_, _>>()?,
+            through: self.through,
             prune: self.prune.map(|points| points as usize),
             ..Options::default()
         })

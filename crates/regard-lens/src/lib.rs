@@ -76,6 +76,8 @@ mod svg;
 #[cfg(feature = "models")]
 mod text;
 #[cfg(feature = "models")]
+mod through;
+#[cfg(feature = "models")]
 mod watch;
 #[cfg(feature = "models")]
 mod zoom;

@@ -30,6 +30,8 @@ pub struct Report {
     pub layers: Vec<Layer>,
     /// The loss without the heads that matter least, from none of them on; empty where it was not measured.
     pub pruning: Vec<Pruned>,
+    /// How much the last row of the first text draws on each token through all layers; null where it was not measured.
+    pub through: Option<Through>,
     /// How alike any two heads attend, 0 to 1, `[heads, heads]`, symmetric; see [`clusters`](crate::clusters). In JSON base64 of a byte for each:
     /// `round(255 · similarity)`.
     #[serde(serialize_with = "bytes")]
@@ -241,6 +243,19 @@ pub struct Pruned {
     pub heads: usize,
     /// The mean loss of all texts, nats per token.
     pub loss: f64,
+}
+
+/// How much one row of the last layer draws on each token of the first text: two approximations; see [`rollout`](crate::rollout).
+///
+/// Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", §§2–3.
+#[derive(Clone, Debug, Serialize)]
+pub struct Through {
+    /// The row: the text's last.
+    pub row: usize,
+    /// By rollout, of each token; sums to 1.
+    pub rollout: Vec<f64>,
+    /// By flow, of each token, from 0 to 1: the most that could come from it.
+    pub flow: Vec<f64>,
 }
 
 /// The mass of a head on a range of the first text's tokens.

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use regard_lens::Report;
-use regard_lens::report::{Ablation, Head, HeadScores, Pruned, Zoomed};
+use regard_lens::report::{Ablation, Head, HeadScores, Pruned, Through, Zoomed};
 
 /// Heads that are named for each score.
 const NAMED: usize = 5;
+/// Tokens that are named of those that the last row draws on.
+const TOKENS: usize = 3;
 /// The least score of a head that is named.
 const LEAST: f64 = 0.1;
 
@@ -74,6 +76,10 @@ pub(super) fn of(report: &Report) -> String {
             line(format!("{:<16}{}", "  of a layer", layers.join("   ")));
         }
     }
+    if let Some(Through { rollout, flow, .. }) = &report.through {
+        line(format!("{:<16}{}", "through rollout", largest(rollout, &report.texts[0].tokens)));
+        line(format!("{:<16}{}", "through flow", largest(flow, &report.texts[0].tokens)));
+    }
     if let Some(sentence) = pruned(&report.pruning) {
         line(String::new());
         line(sentence);
@@ -88,6 +94,13 @@ fn pruned(curve: &[Pruned]) -> Option<String> {
     let (whole, half) = (curve.first()?, curve.get(curve.len() / 2)?);
     let heads = if half.heads == 1 { "head that matters".to_owned() } else { format!("{} heads that matter", half.heads) };
     Some(format!("Pruning: without the {heads} least the loss is {:.3} nats a token, not {:.3}.", half.loss, whole.loss))
+}
+
+/// The tokens from which most comes, each with its place and its share.
+fn largest(shares: &[f64], tokens: &[String]) -> String {
+    let mut all: Vec<_> = shares.iter().zip(tokens).enumerate().collect();
+    all.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
+    all.iter().take(TOKENS).map(|(at, (share, token))| format!("{at} {token:?} {share:.3}")).collect::<Vec<_>>().join("   ")
 }
 
 /// The heads of the largest numbers, `layer.head`, each with its number.

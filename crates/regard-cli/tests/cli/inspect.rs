@@ -115,10 +115,8 @@ fn the_heads_that_matter_least_are_pruned() {
         let at = report["pruning"].as_array().unwrap().iter().find(|at| at["heads"] == heads);
         at.unwrap()["loss"].as_f64().unwrap()
     });
-    let line = format!(
-        "Pruning: without the 24 heads that matter least the loss is {:.3} nats a token, not {:.3}.",
-        losses[1], losses[0]
-    );
+    let line =
+        format!("Pruning: without the 24 heads that matter least the loss is {:.3} nats a token, not {:.3}.", losses[1], losses[0]);
     assert!(text.lines().any(|given| given == line), "{line}: {text}");
     for points in ["--prune=0", "--prune=1001", "--prune=few"] {
         let output = inspect(&[TEXT, points]);
@@ -141,6 +139,40 @@ fn ranges_have_names_and_masses() {
     let held: String = tokens[at("start")..at("end")].iter().map(|token| token.as_str().unwrap()).collect();
     assert_eq!((range["name"].as_str(), held.trim()), (Some("heir"), "a daughter"));
     assert!(report["heads"].as_array().unwrap().iter().all(|head| head["ranges"][0]["mass"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn the_last_row_is_followed_through_all_layers() {
+    let report: Value = serde_json::from_str(&stdout(&inspect(&[TEXT, "--through", "--json", "-"]))).unwrap();
+    let through = &report["through"];
+    let shares = |by: &str| -> Vec<f64> { through[by].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect() };
+    let (rollout, flow, tokens) = (shares("rollout"), shares("flow"), report["texts"][0]["tokens"].as_array().unwrap());
+    assert_eq!((rollout.len(), flow.len(), through["row"].as_u64()), (tokens.len(), tokens.len(), Some(tokens.len() as u64 - 1)));
+    assert!((rollout.iter().sum::<f64>() - 1.0).abs() < 1e-4 && rollout.iter().zip(&flow).all(|(path, most)| *path <= most + 1e-9));
+    // The summary names the tokens of the largest shares, the largest first.
+    let text = stdout(&inspect(&[TEXT, "--through"]));
+    for (name, shares) in [("through rollout ", rollout), ("through flow    ", flow)] {
+        let most = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]).then(b.cmp(a))).unwrap();
+        let line = format!("{name}{most} {:?} {:.3}   ", tokens[most].as_str().unwrap(), shares[most]);
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    assert!(text.contains("Rollout and flow, from the first text's last token through all layers, are approximations"), "{text}");
+}
+
+/// The story model with a context of 4,096 tokens.
+#[test]
+fn a_row_of_a_long_text_is_not_followed() {
+    let (dir, story) = (tempfile::tempdir().unwrap(), concat!(env!("CARGO_MANIFEST_DIR"), "/../regard-story/model"));
+    for file in fs::read_dir(story).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let place = dir.path().join("config.json");
+    let config = fs::read_to_string(&place).unwrap();
+    fs::write(&place, config.replace(r#""max_position_embeddings": 512"#, r#""max_position_embeddings": 4096"#)).unwrap();
+    let output = inspect(&["--model", dir.path().to_str().unwrap(), "--through", &"king ".repeat(700)]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(stderr(&output).contains("tokens, and rollout and flow through 6 layers are of at most 563"), "{}", stderr(&output));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod patching;
 mod pruning;
 mod rounding;
 mod special;
+mod through;
 mod transformers;
 mod without;
 mod zooms;
