@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use regard_lens::ablate::Part;
-use regard_lens::{Ablate, NamedRange, Options, Progress, Report, Text};
+use regard_lens::{Ablate, NamedRange, Options, Progress, Report, Text, Zoom};
 use regard_nn::Model;
 
 use self::output::Output;
@@ -58,12 +58,24 @@ pub(crate) struct Inspect {
     /// times
     #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     ablate: Vec<String>,
+    /// Tell the loss without the heads that matter least, at so many numbers of heads beside none; takes heads and layers away as --ablate
+    #[arg(long, value_name = "POINTS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    prune: Option<u32>,
+    /// Tell how much of the first text's last row comes from each token through all layers, by attention rollout and by attention flow, which
+    /// are approximations
+    #[arg(long)]
+    through: bool,
     /// Tell the mass of every head on these tokens of the first text, or on those that hold this piece of it; may be given several times
     #[arg(long, value_name = "NAME=START..END|NAME=PIECE")]
     range: Vec<String>,
+    /// Tell the weights of this head on this part of the first text in --json and --out, exact to the token up to 256 rows and keys: such as
+    /// --zoom 2.5=1000..1256,0..256; may be given several times
+    #[arg(long, value_name = "LAYER.HEAD=ROWS,KEYS")]
+    zoom: Vec<String>,
     /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
     #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "range", "first", "recent", "seed"])]
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent", "seed"])]
     patch: Option<Vec<String>>,
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
@@ -71,7 +83,7 @@ pub(crate) struct Inspect {
     /// Ask for facts in long texts of these lengths, in tokens, and tell which are found, and how much of each head's mass is on those that are
     /// not
     #[arg(long, value_name = "LENGTH,…", value_delimiter = ',',
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "range", "first", "recent", "patch"])]
+        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent", "patch"])]
     long_context: Vec<usize>,
     /// Texts for each length and depth
     #[arg(long, value_name = "N", default_value_t = 2, requires = "long_context", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -153,7 +165,16 @@ impl Inspect {
             given if given.iter().any(|given| given == "all") => Ablate::All,
             given => Ablate::Parts(given.iter().map(part).collect::<Result<_, _>>()?),
         };
-        Ok(Options { first_tokens: self.first, recent_tokens: self.recent, seed: self.seed, ablate, ..Options::default() })
+        Ok(Options {
+            first_tokens: self.first,
+            recent_tokens: self.recent,
+            seed: self.seed,
+            ablate,
+            zooms: self.zoom.iter().map(|given| Zoom::parse(given)).collect::<Result<_, _>>()?,
+            through: self.through,
+            prune: self.prune.map(|points| points as usize),
+            ..Options::default()
+        })
     }
 
     /// The model, and what it is called.

@@ -100,14 +100,19 @@ pub(crate) fn mean(losses: impl Iterator<Item = f32>) -> f64 {
 }
 
 /// The curve of pruning: heads are zeroed one after another, in the order that is given, and the loss after each of `points` numbers of them
-/// is measured: pairs of that number and the loss, from 0 heads to all that are given.
+/// is measured: pairs of that number and the loss, nats per token, from 0 heads to all that are given.
 ///
 /// # Errors
 /// As [`loss`].
 pub fn curve(decoder: &Decoder, texts: &[Text], order: &[HeadId], points: usize) -> Result<Vec<(usize, f64)>> {
-    let points = points.clamp(2, order.len() + 1);
-    let at = |i: usize| i * order.len() / (points - 1);
-    (0..points).map(|i| Ok((at(i), loss(decoder, texts, &order[..at(i)], Replace::Zero)?))).collect()
+    numbers(order.len(), points).map(|n| Ok((n, loss(decoder, texts, &order[..n], Replace::Zero)?))).collect()
+}
+
+/// Evenly spread numbers of heads from none to all: as many as `points`, but at least those two, and each once.
+pub(crate) fn numbers(all: usize, points: usize) -> impl ExactSizeIterator<Item = usize> {
+    let steps = points.saturating_sub(1).clamp(1, all.max(1));
+    let n = if all == 0 { 1 } else { steps + 1 };
+    (0..n).map(move |i| i * all / steps)
 }
 
 struct Cut<'a> {

@@ -39,6 +39,18 @@ pub enum Error {
     /// A range that is not of the first text.
     #[error("the range {given:?} {why}")]
     Range { given: String, why: String },
+    /// A part that is not of the first text.
+    #[error("the zoom {given:?} {why}")]
+    Zoom { given: String, why: String },
+    /// More parts than a report holds.
+    #[error("there are {given} zooms and a report has at most {most}: ask for fewer")]
+    Zooms { given: usize, most: usize },
+    /// A text through which no row is followed.
+    #[error(
+        "text {name:?} has {tokens} tokens, and rollout and flow through {layers} layers are of at most {most}: shorten the text, or leave \
+        them out"
+    )]
+    Through { name: String, tokens: usize, layers: usize, most: usize },
     /// Prompts whose positions do not correspond.
     #[error(
         "the clean prompt has {clean} tokens and the corrupt one {corrupt}: what is patched goes from a position to the same position, so they \

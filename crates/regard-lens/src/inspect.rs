@@ -17,7 +17,8 @@ use crate::report::{
 use crate::resample::Samples;
 use crate::text::decoder;
 use crate::watch::{Detail, Outputs, Watch};
-use crate::{Error, Result, Text, leaks, rounding, scores};
+use crate::zoom::{self, Zoom};
+use crate::{Error, Result, Text, leaks, prune, rounding, scores, through};
 
 /// What is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +31,22 @@ pub struct Options {
     pub top: usize,
     /// Ranges of the first text on which the mass of every head is measured.
     pub ranges: Vec<NamedRange>,
+    /// Parts of the first text whose weights are told beside the maps, 64 at most.
+    pub zooms: Vec<Zoom>,
     /// Whether heads are scored on sequences made for it; see [`scores`].
     pub scores: bool,
     /// Whether leaks are looked for; see [`leaks`].
     pub leaks: bool,
     /// Which heads and layers are taken away in turn; see [`ablate`].
     pub ablate: Ablate,
-    /// Heads that give zeros as the texts are read: all that is told is of the model without them. Scores, leaks and ablation are of the
-    /// whole model, and cannot be asked for beside.
+    /// At how many numbers of heads, evenly spread and beside none, the loss without those that matter least is measured, at least at 1; every
+    /// head and every layer is ablated then. Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", §4.
+    pub prune: Option<usize>,
+    /// Whether the last row of the first text is followed through all layers, by rollout and by flow; see [`rollout`](crate::rollout). Two
+    /// approximations, whose time grows with `layers · tokens³`: at most a minute or so, and longer texts are refused.
+    pub through: bool,
+    /// Heads that give zeros as the texts are read: all that is told is of the model without them. Scores, leaks, ablation, pruning, rollout
+    /// and flow are of the whole model, and cannot be asked for beside.
     pub without: Vec<HeadId>,
     /// Decides the random sequences, and what is resampled.
     pub seed: u64,
@@ -63,12 +72,27 @@ impl Default for Options {
             recent_tokens: recent,
             top: 8,
             ranges: Vec::new(),
+            zooms: Vec::new(),
             scores: true,
             leaks: true,
             ablate: Ablate::Nothing,
+            prune: None,
+            through: false,
             without: Vec::new(),
             seed: 0,
         }
+    }
+}
+
+impl Options {
+    /// What is ablated, for its own sake or for that of the curve of pruning.
+    fn ablate(&self) -> &Ablate {
+        if self.prune.is_some() { &Ablate::All } else { &self.ablate }
+    }
+
+    /// The numbers of heads, among so many, without which the loss is measured.
+    fn pruned(&self, heads: usize) -> Vec<usize> {
+        self.prune.map_or_else(Vec::new, |points| ablate::numbers(heads, points.saturating_add(1)).collect())
     }
 }
 
@@ -78,8 +102,9 @@ const BINS: usize = 256;
 /// Inspects every head of a model, called `name`, on some texts.
 ///
 /// # Errors
-/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate or to leave out or a range does not
-/// exist, heads are left out of what is measured on the whole model, or a computed number is not finite.
+/// When the model is no decoder, there is no text, one does not fit the model, a head or layer to ablate, to leave out or to zoom into or a
+/// range does not exist, there are more than 64 zooms, the first text is too long to be followed through all layers, heads are left out of
+/// what is measured on the whole model, or a computed number is not finite.
 pub fn inspect(
     model: &Model,
     name: &str,
@@ -90,16 +115,16 @@ pub fn inspect(
     let (began, decoder) = (Instant::now(), decoder(model)?);
     let (layers, heads) = (decoder.config().layers.len(), decoder.config().num_attention_heads);
     let first = texts.first().ok_or(Error::NoText)?;
-    ranges::check(&options.ranges, first)?;
-    let ablated = match &options.ablate {
+    check(decoder, first, options)?;
+    let ablated = match options.ablate() {
         Ablate::Nothing => Vec::new(),
         Ablate::Parts(parts) => parts.clone(),
         Ablate::All => Part::all(decoder),
     };
-    ablated.iter().try_for_each(|part| part.heads(decoder).map(|_| ()))?;
-    check_without(decoder, options)?;
+    let pruned = options.pruned(layers * heads);
     let sequences = if options.scores { scores::SEQUENCES } else { 0 };
-    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len();
+    let followed = if options.through { 1 + first.tokens.len() } else { 0 };
+    let steps = layers * texts.len() + sequences + usize::from(options.leaks) + 3 * ablated.len() + pruned.len() + followed;
     let mut steps = Steps::new(steps, progress);
 
     let seen = Seen::of(model, texts, options, &mut steps)?;
@@ -121,6 +146,11 @@ pub fn inspect(
         steps.step("looking for leaks");
     }
     let ablations = seen.ablations(decoder, texts, &ablated, &mut steps)?;
+    let pruning = prune::curve(decoder, texts, &prune::order(&ablations), &pruned, &mut || steps.step("pruning"))?;
+    let through = match options.through {
+        true => Some(through::through(decoder, first, &mut || steps.step("following the last row"))?),
+        false => None,
+    };
     let of_part = |part: Part| ablations.iter().find(|(of, _)| *of == part).map(|(_, ablation)| ablation.clone());
     let similarities = seen.similarities();
     let kinds = clusters(&similarities, ALIKE);
@@ -138,6 +168,7 @@ pub fn inspect(
         by_position: detail.profiles,
         received: detail.received.iter().map(|mass| short(f64::from(*mass))).collect(),
         maps: detail.levels.iter().map(|level| level.map()).collect(),
+        zooms: detail.zooms,
         top: detail.top,
     };
     let run = Run {
@@ -165,6 +196,8 @@ pub fn inspect(
         texts: texts.iter().zip(&seen.losses).map(facts).collect(),
         heads: seen.sums.iter().zip(seen.details).enumerate().map(of_head).collect(),
         layers: (0..layers).filter_map(|layer| Some(Layer { layer, ablation: of_part(Part::Layer(layer))? })).collect(),
+        pruning,
+        through,
         similarities,
         bins: Bins { count: first.tokens.len().div_ceil(width), width },
         position_loss,
@@ -173,10 +206,28 @@ pub fn inspect(
     Ok(report)
 }
 
+/// Whether all that is asked for is there, before the work begins.
+fn check(decoder: &Decoder, first: &Text, options: &Options) -> Result<()> {
+    ranges::check(&options.ranges, first)?;
+    zoom::check(&options.zooms, decoder, first)?;
+    if options.through {
+        through::check(decoder, first)?;
+    }
+    if let Ablate::Parts(parts) = &options.ablate {
+        parts.iter().try_for_each(|part| part.heads(decoder).map(|_| ()))?;
+    }
+    check_without(decoder, options)
+}
+
 /// The heads that are left out, each checked.
 fn check_without(decoder: &Decoder, options: &Options) -> Result<()> {
     options.without.iter().try_for_each(|id| ablate::check(decoder, *id))?;
-    let whole = [("scores", options.scores), ("leaks", options.leaks), ("ablations", options.ablate != Ablate::Nothing)];
+    let whole = [
+        ("scores", options.scores),
+        ("leaks", options.leaks),
+        ("ablations", *options.ablate() != Ablate::Nothing),
+        ("rollout and flow", options.through),
+    ];
     match whole.into_iter().find(|(_, wanted)| *wanted && !options.without.is_empty()) {
         Some((what, _)) => Err(Error::Without { what }),
         None => Ok(()),
@@ -209,7 +260,7 @@ impl Seen {
         let mut with_named = first_token.clone();
         with_named.ranges.extend(options.ranges.iter().map(|range| range.tokens.clone()));
         let (mut sums, mut details, mut losses) = (vec![Sums::default(); all], Vec::new(), Vec::new());
-        let wanted = options.ablate != Ablate::Nothing;
+        let wanted = *options.ablate() != Ablate::Nothing;
         let mut outputs = wanted.then(|| Outputs::new(decoder, Samples::new(decoder, texts, options.seed)));
         let width = texts[0].tokens.len().div_ceil(BINS);
         for (i, text) in texts.iter().enumerate() {
@@ -219,6 +270,7 @@ impl Seen {
                 &mut Watch {
                     what: if i == 0 { &with_named } else { &first_token },
                     special: &special,
+                    zooms: &options.zooms,
                     without: &options.without,
                     sums: &mut sums,
                     outputs: outputs.as_mut(),
@@ -283,8 +335,12 @@ fn position_loss(losses: &[f32], width: usize) -> Vec<Option<f64>> {
 fn labels(tokens: usize, options: &Options) -> Vec<String> {
     let mut labels = crate::levels::labels(tokens);
     labels.extend(rounding::label(tokens));
-    if options.ablate != Ablate::Nothing {
+    labels.extend(zoom::label(&options.zooms));
+    if *options.ablate() != Ablate::Nothing {
         labels.push("Resampled ablation is one draw of positions, by the seed: another draw gives another number.".to_owned());
+    }
+    if options.through {
+        labels.push(through::LABEL.to_owned());
     }
     if options.scores {
         labels.push("Duplicate, induction and retrieval scores are means over random sequences, not over the texts.".to_owned());

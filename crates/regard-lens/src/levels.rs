@@ -10,8 +10,8 @@ use crate::report::{Map, Top};
 /// Tokens of a text whose largest weights are kept.
 const MOST_WITH_TOP: usize = 2048;
 
-/// Rows of the finest map, and the fewest of a coarser one.
-const MOST: usize = 256;
+/// Rows of the finest map, at most, and the fewest of a coarser one.
+pub(crate) const MOST: usize = 256;
 const FEWEST: usize = 16;
 
 /// Tokens on the edge of a cell of the finest map of `n` tokens: 1, or the smallest power of two that gives at most 256 rows.
@@ -72,9 +72,14 @@ impl Level {
     }
 
     pub(crate) fn map(&self) -> Map {
-        let bytes: Vec<u8> = self.cells.iter().map(|mass| (255.0 * mass.clamp(0.0, 1.0).sqrt()).round() as u8).collect();
-        Map { block: self.block, rows: self.edge, columns: self.edge, data: STANDARD.encode(bytes) }
+        Map { block: self.block, rows: self.edge, columns: self.edge, data: encoded(&self.cells) }
     }
+}
+
+/// The cells of a map as [`Map::data`].
+pub(crate) fn encoded(cells: &[f32]) -> String {
+    let bytes: Vec<u8> = cells.iter().map(|mass| (255.0 * mass.clamp(0.0, 1.0).sqrt()).round() as u8).collect();
+    STANDARD.encode(bytes)
 }
 
 /// The largest weights of a head in a text of `n` tokens, where it is short enough.

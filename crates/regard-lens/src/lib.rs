@@ -56,6 +56,8 @@ mod png;
 #[cfg(feature = "models")]
 mod progress;
 #[cfg(feature = "models")]
+mod prune;
+#[cfg(feature = "models")]
 mod random;
 #[cfg(feature = "models")]
 mod ranges;
@@ -74,7 +76,11 @@ mod svg;
 #[cfg(feature = "models")]
 mod text;
 #[cfg(feature = "models")]
+mod through;
+#[cfg(feature = "models")]
 mod watch;
+#[cfg(feature = "models")]
+mod zoom;
 
 pub use error::{Error, Result};
 #[cfg(feature = "models")]
@@ -86,3 +92,5 @@ pub use ranges::NamedRange;
 pub use report::Report;
 #[cfg(feature = "models")]
 pub use text::Text;
+#[cfg(feature = "models")]
+pub use zoom::Zoom;

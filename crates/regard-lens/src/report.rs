@@ -28,6 +28,10 @@ pub struct Report {
     pub heads: Vec<Head>,
     /// What the loss becomes without all heads of a layer, of each that was ablated.
     pub layers: Vec<Layer>,
+    /// The loss without the heads that matter least, from none of them on; empty where it was not measured.
+    pub pruning: Vec<Pruned>,
+    /// How much the last row of the first text draws on each token through all layers; null where it was not measured.
+    pub through: Option<Through>,
     /// How alike any two heads attend, 0 to 1, `[heads, heads]`, symmetric; see [`clusters`](crate::clusters). In JSON base64 of a byte for each:
     /// `round(255 · similarity)`.
     #[serde(serialize_with = "bytes")]
@@ -162,6 +166,8 @@ pub struct Head {
     pub received: Vec<f64>,
     /// Maps of the first text, finest first.
     pub maps: Vec<Map>,
+    /// Parts of the first text's weights, each computed by itself; see [`Zoom`](crate::Zoom).
+    pub zooms: Vec<Zoomed>,
     /// The largest weights of the first text, where it has at most 2,048 tokens.
     pub top: Option<Top>,
 }
@@ -227,6 +233,31 @@ pub struct Ablation {
     pub resample: f64,
 }
 
+/// A point of the curve of pruning: what the loss becomes when the heads that matter least give zeros, in the order of
+/// [`Ablation::zero`], least first.
+///
+/// Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", §4.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pruned {
+    /// How many heads give zeros.
+    pub heads: usize,
+    /// The mean loss of all texts, nats per token.
+    pub loss: f64,
+}
+
+/// How much one row of the last layer draws on each token of the first text: two approximations; see [`rollout`](crate::rollout).
+///
+/// Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", §§2–3.
+#[derive(Clone, Debug, Serialize)]
+pub struct Through {
+    /// The row: the text's last.
+    pub row: usize,
+    /// By rollout, of each token; sums to 1.
+    pub rollout: Vec<f64>,
+    /// By flow, of each token, from 0 to 1: the most that could come from it.
+    pub flow: Vec<f64>,
+}
+
 /// The mass of a head on a range of the first text's tokens.
 #[derive(Clone, Debug, Serialize)]
 pub struct RangeMass {
@@ -258,6 +289,17 @@ pub struct Map {
     pub columns: usize,
     /// Base64 of a byte for each cell: `round(255 · √mass)`, of the mean over the cell's rows of the mass of its keys.
     pub data: String,
+}
+
+/// A part of a head's weights on the first text.
+#[derive(Clone, Debug, Serialize)]
+pub struct Zoomed {
+    /// Its first row, and the first after it.
+    pub rows: [usize; 2],
+    /// Its first key, and the first after it.
+    pub keys: [usize; 2],
+    /// The weights, pooled where there are more than 256 rows or keys.
+    pub map: Map,
 }
 
 /// The largest weights of every row.
@@ -296,7 +338,7 @@ impl Report {
     }
 
     /// The report as JSON, of at most so many bytes where that can be: the largest weights and the similarities are left out first,
-    /// then coarse maps; then a coarser map stands for the finest.
+    /// then coarse maps; then a coarser map stands for the finest. Zooms are kept.
     ///
     /// # Errors
     /// When the library refuses, which it has no reason to.

@@ -6,8 +6,8 @@
 //!   flow(i, j)                         the most that can go from i down to j, where no step carries more than its weight in A_l
 //! ```
 //! Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", §§2–3. Both take the residual stream and attention to matter
-//! alike, and know nothing of values, projections and feed-forward layers: **approximate**, by design. Texts of more than 256 tokens are
-//! pooled, which approximates further.
+//! alike, and know nothing of values, projections and feed-forward layers: **approximate**, by design. [`Mixed::of`] pools texts of more than
+//! 256 tokens, which approximates further; [`Mixed::exact`] does not.
 
 use std::collections::VecDeque;
 
@@ -29,12 +29,23 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    /// That of a decoder on a text.
+    /// That of a decoder on a text, of at most 256 rows.
     ///
     /// # Errors
     /// When the decoder cannot read the text.
     pub fn of(decoder: &Decoder, tokens: &[u32]) -> Result<Mixed> {
-        let block = block(tokens.len());
+        Self::in_blocks(decoder, tokens, block(tokens.len()))
+    }
+
+    /// The same of as many rows as there are tokens: `layers · tokens²` numbers.
+    ///
+    /// # Errors
+    /// When the decoder cannot read the text.
+    pub fn exact(decoder: &Decoder, tokens: &[u32]) -> Result<Mixed> {
+        Self::in_blocks(decoder, tokens, 1)
+    }
+
+    fn in_blocks(decoder: &Decoder, tokens: &[u32], block: usize) -> Result<Mixed> {
         let mut mixed = Mixed { block, edge: tokens.len().div_ceil(block), layers: Vec::new() };
         decoder.observe(tokens, &mut mixed)?;
         Ok(mixed)
@@ -55,13 +66,39 @@ impl Mixed {
         })
     }
 
-    /// The flow from a row of the last layer to each column, `[edge]`, from 0 to 1: a network for each column, so many times slower than
-    /// the rollout. There is none from a row beyond the last.
-    pub fn flow(&self, row: usize) -> Vec<f64> {
+    /// One row of the rollout, `[edge]`, in a fraction of the time. There is none beyond the last.
+    pub fn rollout_of(&self, row: usize) -> Vec<f64> {
         if row >= self.edge {
             return Vec::new();
         }
-        (0..self.edge).map(|column| Network::new(self).most(row, column)).collect()
+        let one = (0..self.edge).map(|i| f64::from(u8::from(i == row))).collect();
+        self.layers.iter().rev().fold(one, |above: Vec<f64>, layer| {
+            let mut all = vec![0.0; self.edge];
+            for (share, row) in above.iter().zip(layer.chunks(self.edge)) {
+                all.iter_mut().zip(row).for_each(|(to, x)| *to += share * x);
+            }
+            all
+        })
+    }
+
+    /// The flow from a row of the last layer to each column, `[edge]`, from 0 to 1: the most that a network carries, for each column, so many
+    /// times slower than the rollout. There is none from a row beyond the last.
+    pub fn flow(&self, row: usize) -> Vec<f64> {
+        self.flow_and(row, &mut || ())
+    }
+
+    /// The same; `step` is called after each column.
+    pub(crate) fn flow_and(&self, row: usize, step: &mut dyn FnMut()) -> Vec<f64> {
+        if row >= self.edge {
+            return Vec::new();
+        }
+        let mut network = Network::new(self);
+        let to = |column| {
+            let most = network.most(row, column);
+            step();
+            most
+        };
+        (0..self.edge).map(to).collect()
     }
 }
 
@@ -88,30 +125,36 @@ impl Observer for Mixed {
 /// Positions of all layers and what the steps between them can still carry. Position `i` after `l` layers is node `l · edge + i`.
 ///
 /// Source: Dinic 1970, "Algorithm for solution of a problem of maximum flow in networks with power estimation".
-struct Network {
-    edge: usize,
-    /// For each layer, what can still go down from row to column.
+struct Network<'a> {
+    mixed: &'a Mixed,
+    /// For each layer, what can still go down, `[row, column]`.
     down: Vec<Vec<f64>>,
-    /// And what can be taken back.
+    /// And what can be taken back, `[column, row]`, so that the ways from a node lie together.
     up: Vec<Vec<f64>>,
+    /// The nodes that have something to take back.
+    fed: Vec<bool>,
+    /// Every step that carried something: layer, row, column.
+    carried: Vec<[usize; 3]>,
 }
 
 /// What is less is rounding.
 const NOTHING: f64 = 1e-12;
 
-impl Network {
-    fn new(mixed: &Mixed) -> Self {
+impl<'a> Network<'a> {
+    fn new(mixed: &'a Mixed) -> Self {
         let up = mixed.layers.iter().map(|layer| vec![0.0; layer.len()]).collect();
-        Network { edge: mixed.edge, down: mixed.layers.clone(), up }
+        let fed = vec![false; (mixed.layers.len() + 1) * mixed.edge];
+        Network { mixed, down: mixed.layers.clone(), up, fed, carried: Vec::new() }
     }
 
-    /// The most that goes from a row of the last layer to a token.
-    fn most(mut self, row: usize, token: usize) -> f64 {
-        let from = self.down.len() * self.edge + row;
+    /// The most that goes from a row of the last layer to a token. The network is then as it was.
+    fn most(&mut self, row: usize, token: usize) -> f64 {
+        let from = self.down.len() * self.mixed.edge + row;
         let mut all = 0.0;
         loop {
-            let distances = self.distances(from);
+            let distances = self.distances(from, token);
             if distances[token] == usize::MAX {
+                self.clear();
                 return all;
             }
             let mut next = vec![0; distances.len()];
@@ -125,26 +168,47 @@ impl Network {
         }
     }
 
-    /// The neighbours of a node, by number: the positions of the layer below, then those of the one above.
-    fn neighbour(&self, node: usize, i: usize) -> Option<(usize, &f64)> {
-        let (layer, own, other) = (node / self.edge, node % self.edge, i % self.edge);
-        match i < self.edge {
-            true => Some(((layer.checked_sub(1)?) * self.edge + other, &self.down[layer - 1][own * self.edge + other])),
-            false => Some(((layer + 1) * self.edge + other, &self.up.get(layer)?[other * self.edge + own])),
+    /// Takes all back.
+    fn clear(&mut self) {
+        let edge = self.mixed.edge;
+        for [layer, row, column] in self.carried.drain(..) {
+            let place = row * edge + column;
+            self.down[layer][place] = self.mixed.layers[layer][place];
+            self.up[layer][column * edge + row] = 0.0;
+            self.fed[layer * edge + column] = false;
         }
     }
 
-    /// Steps from a node to each other, where something can still go.
-    fn distances(&self, from: usize) -> Vec<usize> {
-        let mut distances = vec![usize::MAX; (self.down.len() + 1) * self.edge];
+    /// The neighbours of a node, by number: the positions of the layer below, then those of the one above.
+    fn neighbour(&self, node: usize, i: usize) -> Option<(usize, f64)> {
+        let edge = self.mixed.edge;
+        let (layer, own, other) = (node / edge, node % edge, i % edge);
+        let (to, room) = match i < edge {
+            true => (layer.checked_sub(1)?, &self.down[layer - 1]),
+            false => (layer + 1, self.up.get(layer)?),
+        };
+        Some((to * edge + other, room[own * edge + other]))
+    }
+
+    /// How many there are to which something may go.
+    fn neighbours(&self, node: usize) -> usize {
+        if self.fed[node] { 2 * self.mixed.edge } else { self.mixed.edge }
+    }
+
+    /// Steps from a node to each other, where something can still go, as far as `to`.
+    fn distances(&self, from: usize, to: usize) -> Vec<usize> {
+        let mut distances = vec![usize::MAX; self.fed.len()];
         distances[from] = 0;
         let mut waiting = VecDeque::from([from]);
         while let Some(node) = waiting.pop_front() {
-            for (other, room) in (0..2 * self.edge).filter_map(|i| self.neighbour(node, i)) {
-                if *room > NOTHING && distances[other] == usize::MAX {
+            for (other, room) in (0..self.neighbours(node)).filter_map(|i| self.neighbour(node, i)) {
+                if room > NOTHING && distances[other] == usize::MAX {
                     distances[other] = distances[node] + 1;
                     waiting.push_back(other);
                 }
+            }
+            if distances[to] != usize::MAX {
+                break;
             }
         }
         distances
@@ -155,26 +219,35 @@ impl Network {
         if node == to {
             return most;
         }
-        while next[node] < 2 * self.edge {
+        while next[node] < self.neighbours(node) {
             let i = next[node];
-            if let Some((other, &room)) = self.neighbour(node, i)
+            if let Some((other, room)) = self.neighbour(node, i)
                 && room > NOTHING
                 && distances[other] == distances[node] + 1
             {
                 let sent = self.push((other, to), most.min(room), distances, next);
                 if sent > NOTHING {
-                    let (layer, own, other) = (node / self.edge, node % self.edge, i % self.edge);
-                    let (from, to, place) = match i < self.edge {
-                        true => (&mut self.down[layer - 1], &mut self.up[layer - 1], own * self.edge + other),
-                        false => (&mut self.up[layer], &mut self.down[layer], other * self.edge + own),
-                    };
-                    from[place] -= sent;
-                    to[place] += sent;
+                    self.carry(node, i, sent);
                     return sent;
                 }
             }
             next[node] += 1;
         }
         0.0
+    }
+
+    /// Takes note of what goes from a node to a neighbour.
+    fn carry(&mut self, node: usize, i: usize, sent: f64) {
+        let edge = self.mixed.edge;
+        let (layer, own, other) = (node / edge, node % edge, i % edge);
+        if i < edge {
+            self.down[layer - 1][own * edge + other] -= sent;
+            self.up[layer - 1][other * edge + own] += sent;
+            self.fed[(layer - 1) * edge + other] = true;
+            self.carried.push([layer - 1, own, other]);
+        } else {
+            self.up[layer][own * edge + other] -= sent;
+            self.down[layer][other * edge + own] += sent;
+        }
     }
 }

@@ -8,9 +8,10 @@ use regard_nn::{Attending, Decoder, Observer};
 use crate::ablate::HeadId;
 use crate::levels::{Level, block, top};
 use crate::means::{Sums, profiles};
-use crate::report::{Profiles, RangeMass, Rounding, Top, short};
+use crate::report::{Profiles, RangeMass, Rounding, Top, Zoomed, short};
 use crate::resample::Samples;
 use crate::rounding;
+use crate::zoom::Zoom;
 
 /// What is known of one head along the first text.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Detail {
     /// The mass that each bin of keys receives in all, by its keys.
     pub(crate) received: Vec<f32>,
     pub(crate) levels: Vec<Level>,
+    pub(crate) zooms: Vec<Zoomed>,
     pub(crate) top: Option<Top>,
     /// The mass on each named range.
     pub(crate) ranges: Vec<RangeMass>,
@@ -62,6 +64,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) what: &'a Inspect,
     /// Where the text has special tokens.
     pub(crate) special: &'a [usize],
+    /// Parts that are told beside the details.
+    pub(crate) zooms: &'a [Zoom],
     /// Heads that give zeros.
     pub(crate) without: &'a [HeadId],
     /// Of every head, layer-major.
@@ -90,6 +94,9 @@ impl Observer for Watch<'_> {
         }
         if let Some((details, width)) = &mut self.details {
             details.extend(detail(&attending, &facts, *width, self.what)?);
+            for zoom in self.zooms.iter().filter(|zoom| zoom.head.0 == layer) {
+                details[layer * heads + zoom.head.1].zooms.push(zoom.of(&attending)?);
+            }
         }
         for (_, head) in self.without.iter().filter(|(of, _)| *of == layer) {
             attending.head_rows(*head).for_each(|row| row.fill(T::default()));
@@ -127,6 +134,7 @@ fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize,
             profiles: profiles(facts, (head, n), width),
             received: received.map(|(bin, mean)| mean * n as f32 / keys(bin)).collect(),
             levels: Level::new(n, edge, map[head * cells..][..cells].to_vec()).pyramid(),
+            zooms: Vec::new(),
             top: top(facts, (head, n)),
             ranges: ranges(facts, (head, n), what),
             error,

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use regard_lens::Report;
-use regard_lens::report::{Ablation, Head, HeadScores};
+use regard_lens::report::{Ablation, Head, HeadScores, Pruned, Through, Zoomed};
 
 /// Heads that are named for each score.
 const NAMED: usize = 5;
+/// Tokens that are named of those that the last row draws on.
+const TOKENS: usize = 3;
 /// The least score of a head that is named.
 const LEAST: f64 = 0.1;
 
@@ -55,6 +57,12 @@ pub(super) fn of(report: &Report) -> String {
         line(format!("{:<16}{}", on, best(&report.heads, |head| Some(head.ranges[i].mass), 0.0)));
         line(format!("{:<16}{}", "  from the end", best(&report.heads, |head| Some(head.ranges[i].last), 0.0)));
     }
+    for head in &report.heads {
+        for Zoomed { rows: [row, rows], keys: [key, keys], map } in &head.zooms {
+            let zoomed = format!("{}.{} rows {row}..{rows}, keys {key}..{keys}", head.layer, head.head);
+            line(format!("{:<16}{zoomed}: {} by {} cells, in --json and --out", "zoom", map.rows, map.columns));
+        }
+    }
     let clusters = report.heads.iter().filter_map(|head| head.cluster).max().map_or(0, |last| last + 1);
     line(format!("{:<16}{} heads attend in {clusters} ways", "alike", report.heads.len()));
     for (name, change) in ABLATIONS {
@@ -68,9 +76,31 @@ pub(super) fn of(report: &Report) -> String {
             line(format!("{:<16}{}", "  of a layer", layers.join("   ")));
         }
     }
+    if let Some(Through { rollout, flow, .. }) = &report.through {
+        line(format!("{:<16}{}", "through rollout", largest(rollout, &report.texts[0].tokens)));
+        line(format!("{:<16}{}", "through flow", largest(flow, &report.texts[0].tokens)));
+    }
+    if let Some(sentence) = pruned(&report.pruning) {
+        line(String::new());
+        line(sentence);
+    }
     line(String::new());
     run.labels.iter().for_each(|label| line(label.clone()));
     text.trim_end().to_owned()
+}
+
+/// The loss halfway along the curve of pruning.
+fn pruned(curve: &[Pruned]) -> Option<String> {
+    let (whole, half) = (curve.first()?, curve.get(curve.len() / 2)?);
+    let heads = if half.heads == 1 { "head that matters".to_owned() } else { format!("{} heads that matter", half.heads) };
+    Some(format!("Pruning: without the {heads} least the loss is {:.3} nats a token, not {:.3}.", half.loss, whole.loss))
+}
+
+/// The tokens from which most comes, each with its place and its share.
+fn largest(shares: &[f64], tokens: &[String]) -> String {
+    let mut all: Vec<_> = shares.iter().zip(tokens).enumerate().collect();
+    all.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
+    all.iter().take(TOKENS).map(|(at, (share, token))| format!("{at} {token:?} {share:.3}")).collect::<Vec<_>>().join("   ")
 }
 
 /// The heads of the largest numbers, `layer.head`, each with its number.

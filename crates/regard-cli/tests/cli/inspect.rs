@@ -99,6 +99,33 @@ fn heads_are_ablated_where_they_are_named() {
 }
 
 #[test]
+fn the_heads_that_matter_least_are_pruned() {
+    let arguments = ["Once upon a time", "--json", "-"];
+    let pruned = |flag: &str| -> Value { serde_json::from_str(&stdout(&inspect(&[&arguments[..], &[flag]].concat()))).unwrap() };
+    let heads = |report: &Value| -> Vec<u64> {
+        report["pruning"].as_array().unwrap().iter().map(|at| at["heads"].as_u64().unwrap()).collect()
+    };
+    let report = pruned("--prune");
+    assert_eq!(heads(&report), [0, 6, 12, 18, 24, 30, 36, 42, 48]);
+    assert!(report["pruning"][8]["loss"].as_f64() > report["pruning"][0]["loss"].as_f64());
+    assert!((0..48).all(|i| report["heads"][i]["ablation"]["zero"].is_number()) && report["layers"].as_array().unwrap().len() == 6);
+    assert_eq!(heads(&pruned("--prune=3")), [0, 16, 32, 48]);
+    let text = stdout(&inspect(&["Once upon a time", "--prune=2"]));
+    let losses = [0, 24].map(|heads| {
+        let at = report["pruning"].as_array().unwrap().iter().find(|at| at["heads"] == heads);
+        at.unwrap()["loss"].as_f64().unwrap()
+    });
+    let line =
+        format!("Pruning: without the 24 heads that matter least the loss is {:.3} nats a token, not {:.3}.", losses[1], losses[0]);
+    assert!(text.lines().any(|given| given == line), "{line}: {text}");
+    for points in ["--prune=0", "--prune=1001", "--prune=few"] {
+        let output = inspect(&[TEXT, points]);
+        assert_eq!(output.status.code(), Some(2), "{points}");
+        assert!(stderr(&output).contains("--prune[=<POINTS>]"), "{points}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn ranges_have_names_and_masses() {
     let arguments = [TEXT, "--range", "start=0..3", "--range", "heir=a daughter", "--csv", "-"];
     let csv = stdout(&inspect(&arguments));
@@ -112,6 +139,55 @@ fn ranges_have_names_and_masses() {
     let held: String = tokens[at("start")..at("end")].iter().map(|token| token.as_str().unwrap()).collect();
     assert_eq!((range["name"].as_str(), held.trim()), (Some("heir"), "a daughter"));
     assert!(report["heads"].as_array().unwrap().iter().all(|head| head["ranges"][0]["mass"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn the_last_row_is_followed_through_all_layers() {
+    let report: Value = serde_json::from_str(&stdout(&inspect(&[TEXT, "--through", "--json", "-"]))).unwrap();
+    let through = &report["through"];
+    let shares = |by: &str| -> Vec<f64> { through[by].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect() };
+    let (rollout, flow, tokens) = (shares("rollout"), shares("flow"), report["texts"][0]["tokens"].as_array().unwrap());
+    assert_eq!((rollout.len(), flow.len(), through["row"].as_u64()), (tokens.len(), tokens.len(), Some(tokens.len() as u64 - 1)));
+    assert!((rollout.iter().sum::<f64>() - 1.0).abs() < 1e-4 && rollout.iter().zip(&flow).all(|(path, most)| *path <= most + 1e-9));
+    // The summary names the tokens of the largest shares, the largest first.
+    let text = stdout(&inspect(&[TEXT, "--through"]));
+    for (name, shares) in [("through rollout ", rollout), ("through flow    ", flow)] {
+        let most = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b]).then(b.cmp(a))).unwrap();
+        let line = format!("{name}{most} {:?} {:.3}   ", tokens[most].as_str().unwrap(), shares[most]);
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    assert!(text.contains("Rollout and flow, from the first text's last token through all layers, are approximations"), "{text}");
+}
+
+/// The story model with a context of 4,096 tokens.
+#[test]
+fn a_row_of_a_long_text_is_not_followed() {
+    let (dir, story) = (tempfile::tempdir().unwrap(), concat!(env!("CARGO_MANIFEST_DIR"), "/../regard-story/model"));
+    for file in fs::read_dir(story).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let place = dir.path().join("config.json");
+    let config = fs::read_to_string(&place).unwrap();
+    fs::write(&place, config.replace(r#""max_position_embeddings": 512"#, r#""max_position_embeddings": 4096"#)).unwrap();
+    let output = inspect(&["--model", dir.path().to_str().unwrap(), "--through", &"king ".repeat(700)]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(stderr(&output).contains("tokens, and rollout and flow through 6 layers are of at most 563"), "{}", stderr(&output));
+}
+
+#[test]
+fn parts_of_the_weights_are_told() {
+    let arguments = [TEXT, "--zoom", "2.5=4..9,0..6", "--zoom", "0.0=1..2,0..2"];
+    let report: Value = serde_json::from_str(&stdout(&inspect(&[&arguments[..], &["--json", "-"]].concat()))).unwrap();
+    let zooms = |head: usize| report["heads"][head]["zooms"].as_array().unwrap();
+    assert_eq!((zooms(21).len(), zooms(0).len(), zooms(1).len()), (1, 1, 0));
+    let zoom = &zooms(21)[0];
+    assert_eq!([&zoom["rows"], &zoom["keys"]], [&Value::from(vec![4, 9]), &Value::from(vec![0, 6])]);
+    let map = &zoom["map"];
+    assert_eq!([&map["block"], &map["rows"], &map["columns"]], [1, 5, 6]);
+    assert_eq!(map["data"].as_str().unwrap().len(), 30usize.div_ceil(3) * 4);
+    let text = stdout(&inspect(&arguments));
+    assert!(text.contains("zoom            2.5 rows 4..9, keys 0..6: 5 by 6 cells, in --json and --out"), "{text}");
 }
 
 #[test]
@@ -158,7 +234,8 @@ fn what_cannot_be_done_is_said_before_the_work() {
     let latin = dir.path().join("latin.txt");
     fs::write(&latin, b"na\xefve").unwrap();
     let long = "king ".repeat(600);
-    let cases: [(&[&str], &str); 18] = [
+    let zooms = ["--zoom=0.0=0..1,0..1"; 65];
+    let cases: [(&[&str], &str); 24] = [
         (&["--ablate=9.0", TEXT], "there is no layer 9: the model has layers 0 to 5"),
         (&["--ablate=1.8", TEXT], "there is no head 8 in layer 1: each layer has heads 0 to 7"),
         (&["--ablate=6", TEXT], "there is no layer 6: the model has layers 0 to 5"),
@@ -166,6 +243,12 @@ fn what_cannot_be_done_is_said_before_the_work() {
         (&[TEXT, "--range", "a=2..99"], "the range \"a=2..99\" is not one token or more of the text \"command line\""),
         (&[TEXT, "--range", "a=princess"], "names a piece that is not in the text"),
         (&[TEXT, "--range", "a=1..2", "--range", "a=2..3"], "has the name of another"),
+        (&[TEXT, "--zoom", "2.5"], "the zoom \"2.5\" is not LAYER.HEAD=ROWS,KEYS, such as 2.5=1000..1256,0..256"),
+        (&[TEXT, "--zoom", "6.0=0..1,0..1"], "there is no layer 6: the model has layers 0 to 5"),
+        (&[TEXT, "--zoom", "0.8=0..1,0..1"], "there is no head 8 in layer 0: each layer has heads 0 to 7"),
+        (&[TEXT, "--zoom", "0.1=0..99,0..1"], "has the rows 0..99, which are not one token or more of the text \"command line\""),
+        (&[TEXT, "--zoom", "0.1=0..1,2..1"], "has the keys 2..1, which are not one token or more"),
+        (&zooms, "there are 65 zooms and a report has at most 64"),
         (&["--patch", "The king", "The king"], "the clean and the corrupt prompt are the same tokens"),
         (&["--patch", "The king", "The old king said"], "the clean prompt has"),
         (&["--patch", "The king", "The witch", "--answer", ""], "the answer \"\" adds no tokens"),

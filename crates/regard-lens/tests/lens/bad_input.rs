@@ -11,11 +11,14 @@ fn heads_and_layers_that_are_not_there() {
     let model = Weights::new().model();
     let texts = [twice(&model, 5)];
     let ablating = |part| Options { ablate: Ablate::Parts(vec![part]), ..Options::default() };
+    let pruning = |part| Options { prune: Some(1), ..ablating(part) };
     let refused = |part| inspect(&model, "built", &texts, &ablating(part), &mut |_| {}).unwrap_err().to_string();
     let error = |id| refused(Part::Head(id));
     assert_eq!(error((2, 0)), "there is no layer 2: the model has layers 0 to 1");
     assert_eq!(error((1, 5)), "there is no head 5 in layer 1: each layer has heads 0 to 1");
     assert_eq!(refused(Part::Layer(2)), "there is no layer 2: the model has layers 0 to 1");
+    let error = inspect(&model, "built", &texts, &pruning(Part::Head((2, 0))), &mut |_| {}).unwrap_err().to_string();
+    assert_eq!(error, "there is no layer 2: the model has layers 0 to 1");
     assert!(loss(model.decoder().unwrap(), &texts, &[(9, 0)], Replace::Zero).is_err());
 }
 

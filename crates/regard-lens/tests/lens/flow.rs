@@ -59,6 +59,17 @@ fn one_layer_carries_its_weights_and_there_is_no_row_beyond_the_last() {
     assert!(mixed.flow(5).is_empty());
 }
 
+#[test]
+fn a_row_of_the_rollout_is_that_of_the_whole() {
+    let mixed = mixed(6, 4, 3);
+    let whole = mixed.rollout();
+    for row in 0..6 {
+        let near = mixed.rollout_of(row).iter().zip(&whole[row * 6..]).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(near, "row {row}: {:?}", mixed.rollout_of(row));
+    }
+    assert!(mixed.rollout_of(6).is_empty());
+}
+
 /// What went down first has to be taken back: position 0 of the second layer must not use up the only way of position 1.
 #[test]
 fn a_way_is_given_up_for_a_better_one() {

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use regard_lens::report::{Head, MOST_BYTES, Map};
+use regard_lens::report::{Head, MOST_BYTES, Map, Zoomed};
 use regard_lens::{Options, Progress, Report, Text, inspect};
 
 use crate::built::{Weights, twice};
@@ -171,4 +171,21 @@ fn a_large_report_stays_below_its_bound() {
     let json = report.json().unwrap();
     assert!(json.len() <= MOST_BYTES && !json.contains(r#""block":1,"#) && json.contains(r#""block":4,"#), "{}", json.len());
     assert!(json.contains(r#""top":null"#));
+}
+
+/// Zooms are small, and the finest there is of what one asked for.
+#[test]
+fn a_large_report_keeps_its_zooms() {
+    let mut report = report();
+    let map = |block: usize, bytes: usize| Map { block, rows: 1, columns: 1, data: "A".repeat(bytes) };
+    report.heads[1].maps = vec![map(1, 40_000), map(2, 20_000)];
+    report.heads[1].zooms = vec![Zoomed { rows: [3, 4], keys: [0, 1], map: map(1, 7) }];
+    for most in [90_000, 50_000, 30_000, 0] {
+        let json = report.json_within(most).unwrap();
+        assert!(
+            json.contains(r#""zooms":[{"rows":[3,4],"keys":[0,1],"map":{"block":1,"rows":1,"columns":1,"data":"AAAAAAA"}}]"#),
+            "{most}"
+        );
+    }
+    assert!(report.json_within(30_000).unwrap().len() < 40_000);
 }

@@ -58,6 +58,8 @@ fn what_is_of_the_whole_model_is_refused_beside() {
         ("scores", Options { scores: true, without: without.clone(), ..plain() }),
         ("leaks", Options { leaks: true, without: without.clone(), ..plain() }),
         ("ablations", Options { ablate: Ablate::All, without: without.clone(), ..plain() }),
+        ("rollout and flow", Options { through: true, without: without.clone(), ..plain() }),
+        ("ablations", Options { prune: Some(8), without: without.clone(), ..plain() }),
     ] {
         let expected =
             format!("heads are left out, and {what} are measured on the whole model: leave out no heads, or measure no {what}");
