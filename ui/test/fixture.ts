@@ -135,7 +135,10 @@ export function asked({ lens, weights }: Fixture, areas: readonly Area[] = [], b
   return {
     ...lens,
     heads: lens.heads.map((head, index) => ({ ...head, zooms: areas.map(area => zoomed(weights[index], area, block)) })),
-    pruning: [0, 3, 7, 16, 40, count].map(heads => ({ heads, loss: 2 + 0.03 * heads + (heads / count) ** 3 })),
+    pruning: [...[0, 3, 7, 16, 40].filter(heads => heads < count), count].map(heads => ({
+      heads,
+      loss: 2 + 0.03 * heads + (heads / count) ** 3,
+    })),
     through: { row: tokens.length - 1, rollout: shares.map(share => share / all), flow: tokens.map(() => next() / 2) },
   };
 }
