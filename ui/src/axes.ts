@@ -8,31 +8,31 @@ import { ticks, whole } from "./scale";
 const NAMED = 11;
 
 export function sides(context: CanvasRenderingContext2D, { canvas, margins, tokens, view, numbered }: HeatMap): void {
-  const { x, y, scale, width, height } = view;
+  const { x, y, scale, width, height, area } = view;
   const { left, top } = margins;
   const style = getComputedStyle(canvas);
   const named = scale >= NAMED;
   [context.fillStyle, context.strokeStyle] = [style.color, style.color];
   context.font = `${named ? Math.min(12, Math.floor(scale)) : 11}px ${style.fontFamily}`;
   context.textBaseline = "middle";
-  const places = (from: number, length: number): number[] => {
-    const to = Math.min(tokens.length, from + length / scale);
-    return named ? range(Math.floor(from), to) : ticks(from, Math.min(tokens.length - 1, to), length / 90).filter(Number.isInteger);
+  const places = (from: number, length: number, end: number): number[] => {
+    const to = Math.min(end, from + length / scale);
+    return named ? range(Math.floor(from), to) : ticks(from, Math.min(end - 1, to), length / 90).filter(Number.isInteger);
   };
   const text = (at: number): string => (named || !numbered ? shown(tokens[at]) : whole(at));
-  for (const row of places(y, height)) {
+  for (const row of places(y, height, area.rows[1])) {
     const at = (row + 0.5 - y) * scale;
     if (at < -1 || at > height) continue;
     context.textAlign = "right";
     context.fillText(text(row), left - 7, top + at, left - 8);
     if (!named) context.fillRect(left - 5, top + at, 4, 1);
   }
-  for (const column of places(x, width)) {
+  for (const column of places(x, width, area.keys[1])) {
     const at = (column + 0.5 - x) * scale;
     if (at >= -1 && at <= width) columnName(context, text(column), left + at, top, named);
   }
   context.globalAlpha = 0.35;
-  context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
+  context.strokeRect(left - 0.5, top - 0.5, view.filled[0] + 1, view.filled[1] + 1);
   context.globalAlpha = 1;
 }
 

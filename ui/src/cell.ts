@@ -17,14 +17,16 @@ export function describe(pyramid: Pyramid, level: Level, cell: Cell, tokens: rea
 
 function words(pyramid: Pyramid, level: Level, cell: Cell, tokens: readonly string[]): string {
   const { block } = level;
-  const [row, column] = [Math.floor(cell.row / block), Math.floor(cell.column / block)];
+  const [row, column] = level.cell(cell.row, cell.column);
   if (block === 1) {
     const weight = pyramid.top?.weight(cell.row, cell.column) ?? null;
     const share = weight === null ? about(level.bytes[row * level.columns + column]) : mass(weight);
     return `${one(cell.row, tokens)} reads ${one(cell.column, tokens)}: ${share}`;
   }
   const share = about(level.bytes[row * level.columns + column]);
-  const pooled = `${some(row, block, tokens)} read ${some(column, block, tokens)}: ${share} of their mass, on average`;
+  const { rows, keys } = pyramid.area;
+  const [reading, read] = [some(level.row + row * block, block, rows[1], tokens), some(level.key + column * block, block, keys[1], tokens)];
+  const pooled = `${reading} read ${read}: ${share} of their mass, on average`;
   const exact = pyramid.top?.weight(cell.row, cell.column) ?? null;
   return exact === null ? pooled : `${one(cell.row, tokens)} reads ${one(cell.column, tokens)}: ${mass(exact)}; ${pooled}`;
 }
@@ -36,9 +38,8 @@ function about(byte: number): string {
 
 const one = (at: number, tokens: readonly string[]): string => `token ${whole(at)} “${shown(tokens[at] ?? "")}”`;
 
-function some(index: number, block: number, tokens: readonly string[]): string {
-  const first = index * block;
-  const last = Math.min(tokens.length, first + block) - 1;
+function some(first: number, block: number, end: number, tokens: readonly string[]): string {
+  const last = Math.min(end, first + block) - 1;
   const text = tokens
     .slice(first, Math.min(first + 5, last + 1))
     .join("")

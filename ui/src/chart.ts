@@ -20,17 +20,27 @@ export interface LineChart {
   height: number;
   /** Horizontal position of a value: tokens a bin. */
   width: number;
+  /** Where the values lie, if not so far apart: rising, from 0 on. */
+  at?: readonly number[];
+  /** What that is, if not the position. */
+  by?: string;
   /** The range always includes zero. */
   zero: boolean;
   /** What a bin is called in the read-out. */
   bin(index: number): string;
   value(value: Maybe): string;
+  /** What is told after the values. */
+  more?(index: number): string;
 }
 
 const MARGIN = { left: 46, right: 12, top: 8, bottom: 22 };
 
 interface Frame {
+  /** Of a value. */
   x(index: number): number;
+  /** Of a horizontal position, and the last of these. */
+  across(position: number): number;
+  last: number;
   y(value: number): number;
   width: number;
   height: number;
@@ -42,7 +52,7 @@ export function lineChart(chart: LineChart): HTMLElement {
     class: "plot",
     tabindex: 0,
     role: "img",
-    "aria-label": `${chart.title}, by position. Left and right keys read the values.`,
+    "aria-label": `${chart.title}, ${chart.by ?? "by position"}. Left and right keys read the values.`,
   });
   const out = el("p", { class: "readout", "aria-live": "polite" });
   let frame: Frame | null = null;
@@ -52,7 +62,7 @@ export function lineChart(chart: LineChart): HTMLElement {
     cross.setAttribute("y1", String(MARGIN.top));
     cross.setAttribute("y2", String(chart.height - MARGIN.bottom));
     place.replaceChildren(
-      svg("svg", { width, height: chart.height, "aria-hidden": "true" }, ...axes(frame, chart, count), ...marks(frame, chart), cross),
+      svg("svg", { width, height: chart.height, "aria-hidden": "true" }, ...axes(frame, chart), ...marks(frame, chart), cross),
     );
   });
   const hint = "Point at the chart, or focus it and use the left and right keys, to read values.";
@@ -62,16 +72,19 @@ export function lineChart(chart: LineChart): HTMLElement {
     for (const end of ["x1", "x2"]) cross.setAttribute(end, x);
     cross.setAttribute("visibility", "visible");
     const values = chart.series.map(series => `${series.name} ${chart.value(series.values[index] ?? null)}`);
-    out.textContent = `${chart.bin(index)}: ${values.join(", ")}`;
+    out.textContent = `${chart.bin(index)}: ${values.join(", ")}${chart.more?.(index) ?? ""}`;
   };
   say(null);
-  reads(
-    place,
-    count,
-    pixel => (frame ? Math.round(((pixel - MARGIN.left) / (frame.width - MARGIN.left - MARGIN.right)) * (count - 1)) : 0),
-    say,
-  );
+  reads(place, count, pixel => (frame ? nearest(frame, count, pixel) : 0), say);
   return el("figure", { class: "chart" }, caption(chart), place, out);
+}
+
+function nearest(frame: Frame, count: number, pixel: number): number {
+  let best = 0;
+  for (let index = 1; index < count; index++) {
+    if (Math.abs(frame.x(index) - pixel) < Math.abs(frame.x(best) - pixel)) best = index;
+  }
+  return best;
 }
 
 export interface Bar {
@@ -149,24 +162,29 @@ function frameOf(chart: LineChart, count: number, width: number): Frame {
   let [low, high] = [there.reduce((a, b) => Math.min(a, b), Infinity), there.reduce((a, b) => Math.max(a, b), -Infinity)];
   if (chart.zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
   if (!(high > low)) high = low + 1;
-  const [across, down] = [width - MARGIN.left - MARGIN.right, chart.height - MARGIN.top - MARGIN.bottom];
+  const [wide, down] = [width - MARGIN.left - MARGIN.right, chart.height - MARGIN.top - MARGIN.bottom];
+  const place = (index: number): number => chart.at?.[index] ?? index * chart.width;
+  const last = place(count - 1);
+  const across = (position: number): number => MARGIN.left + (last > 0 ? position / last : 0.5) * wide;
   return {
-    x: index => MARGIN.left + (count > 1 ? index / (count - 1) : 0.5) * across,
+    x: index => across(place(index)),
+    across,
+    last,
     y: value => MARGIN.top + (1 - (value - low) / (high - low)) * down,
     width,
     height: chart.height,
   };
 }
 
-function axes(frame: Frame, chart: LineChart, count: number): (SVGElement | null)[] {
+function axes(frame: Frame, chart: LineChart): (SVGElement | null)[] {
   const [bottom, top] = [chart.height - MARGIN.bottom, MARGIN.top];
   const value = (pixel: number): number => {
     const [a, b] = [frame.y(0), frame.y(1)];
     return (pixel - a) / (b - a);
   };
-  const last = (count - 1) * chart.width;
-  const across = ticks(0, last, Math.max(2, frame.width / 110)).map(position =>
-    svg("text", { x: frame.x(position / chart.width), y: chart.height - 6, "text-anchor": "middle" }, tick(position)),
+  const places = ticks(0, frame.last, Math.max(2, frame.width / 110)).filter(Number.isInteger);
+  const across = places.map(position =>
+    svg("text", { x: frame.across(position), y: chart.height - 6, "text-anchor": "middle" }, tick(position)),
   );
   return [...rules(frame.width, frame.y, ticks(value(bottom), value(top), 4)), ...across];
 }

@@ -42,6 +42,16 @@ export const prose = (...children: Child[]): HTMLElement => el("p", { class: "pr
 /** What is said in place of a figure that the report has no data for. */
 export const missing = (text: string): HTMLElement => el("p", { class: "missing" }, text);
 
+/** A table of words and numbers. */
+export function table(attributes: Record<string, Value>, columns: readonly string[], rows: readonly (readonly string[])[]): HTMLElement {
+  return el(
+    "table",
+    { class: "values", ...attributes },
+    el("thead", {}, el("tr", {}, ...columns.map(name => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, ...rows.map(row => el("tr", {}, ...row.map(text => el("td", {}, text))))),
+  );
+}
+
 export interface Option {
   value: string;
   text: string;

@@ -1,5 +1,6 @@
 // Pointer, wheel, pinch and keys on a heat map.
 
+import type { Span } from "./area";
 import type { Cell } from "./cell";
 import type { HeatMap } from "./heatmap";
 
@@ -106,10 +107,11 @@ function move(map: HeatMap, event: KeyboardEvent): boolean {
   const direction = directions[event.key];
   if (!direction || !map.level) return false;
   const step = (map.singles ? 1 : map.level.block) * (event.shiftKey ? 10 : 1);
-  const last = map.view.tokens - 1;
-  const inside = (at: number): number => Math.min(last, Math.max(0, at));
+  const { rows, keys } = map.view.area;
+  const inside = (at: number, [start, end]: Span): number => Math.min(end - 1, Math.max(start, at));
   const from = map.cursor ?? { row: Math.floor(map.view.y), column: Math.floor(map.view.x) };
-  const to = map.cursor ? { row: inside(from.row + direction[0] * step), column: inside(from.column + direction[1] * step) } : from;
+  const [row, column] = [from.row + direction[0] * step, from.column + direction[1] * step];
+  const to = map.cursor ? { row: inside(row, rows), column: inside(column, keys) } : from;
   map.view.show(to.row, to.column);
   point(map, to);
   return true;

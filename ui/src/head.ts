@@ -14,6 +14,7 @@ import { Pyramid } from "./pyramid";
 import { LEAST, mean, number, percent, whole } from "./scale";
 import type { Store } from "./store";
 import { tokenView } from "./tokens";
+import { zooms } from "./zooms";
 
 /** The maps of the head that is chosen, decoded once. */
 export function chosenPyramid(lens: Lens, store: Store): () => Pyramid | null {
@@ -92,7 +93,7 @@ function numbers(lens: Lens, chosen: Head): HTMLElement[] {
     });
 }
 
-function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { element: HTMLElement; show(): void } {
+function mapView(lens: Lens, store: Store, all: () => Pyramid | null): { element: HTMLElement; show(): void } {
   const { tokens } = lens.texts[0];
   const out = el("p", { class: "readout two", "aria-live": "polite" });
   const legend = el("div", { class: "legend" });
@@ -107,7 +108,7 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
     "Rows read, columns are read. Drag to move; Ctrl and wheel, pinch, + and − zoom, 0 shows all; arrow keys read single cells; " +
     "a click or Enter shows what the row's token reads.";
   const say = (cell: Parameters<HeatMap["say"]>[0]): void => {
-    const [levels, level] = [pyramid(), map.level];
+    const [levels, level] = [parts.pyramid(), map.level];
     out.textContent = cell && levels && level ? describe(levels, level, cell, tokens) : hint;
   };
   const scale = (): void => {
@@ -128,9 +129,11 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
   };
   const button = (label: string, text: string, act: () => void): HTMLElement =>
     el("button", { type: "button", "aria-label": label, onclick: act }, text);
+  const parts = zooms(lens, store, all, () => show());
   const controls = el(
     "div",
     { class: "controls" },
+    parts.element,
     ...looks(lens, store),
     el(
       "span",
@@ -141,14 +144,14 @@ function mapView(lens: Lens, store: Store, pyramid: () => Pyramid | null): { ele
     ),
   );
   const show = (): void => {
-    const levels = pyramid();
+    const levels = parts.pyramid();
     none.hidden = levels !== null;
     for (const part of [map.element, controls, legend, out]) part.hidden = levels === null;
     if (!levels) return;
     const { layer, head } = lens.heads[store.get("head")];
     map.canvas.setAttribute(
       "aria-label",
-      `Heat map of layer ${layer}, head ${head}. Arrow keys read cells, plus and minus zoom, 0 shows all, Enter chooses a token.`,
+      `Heat map of layer ${layer}, head ${head}${parts.name() && `: ${parts.name()}`}. Arrow keys read cells, plus and minus zoom, 0 shows all, Enter chooses a token.`,
     );
     map.show(levels, { log: store.get("log"), dark: store.get("dark"), hidden: store.get("hideSinks") ? lens.run.first_tokens : 0 });
     say(map.cursor);

@@ -1,5 +1,6 @@
 // The heat map of one head on a canvas: draws what its viewport shows, from the level that fits the zoom.
 
+import { areaName, span, type Area } from "./area";
 import { sides } from "./axes";
 import type { Cell } from "./cell";
 import { css, sequential } from "./colour";
@@ -14,6 +15,9 @@ import { Viewport } from "./viewport";
 const CELL = 2;
 /** From so many pixels a token on, single weights are drawn over pooled ones. */
 const SINGLE = 4;
+/** Pixels to the longer side of the map, at most; the shorter one has at least a quarter of it. */
+const SIDE = 640;
+const LEAST_SIDE = 1 / 4;
 
 export interface Margins {
   left: number;
@@ -33,6 +37,7 @@ export class HeatMap {
   private pictures = new Pictures();
   private asked = false;
   private drawn = 0;
+  private side = 0;
 
   /** `say` hears the cell that is pointed at, `choose` the one that is clicked; `numbered`: where names have no room, numbers tell as much. */
   constructor(
@@ -50,7 +55,14 @@ export class HeatMap {
   show(pyramid: Pyramid, look: Look): void {
     if (pyramid !== this.pyramid) this.pictures = new Pictures();
     [this.pyramid, this.look] = [pyramid, look];
+    if (areaName(pyramid.area) !== areaName(this.view.area)) this.within(pyramid.area);
     this.draw();
+  }
+
+  private within(area: Area): void {
+    this.cursor = null;
+    this.view.within(area);
+    this.reshape();
   }
 
   /** The level that is drawn now. */
@@ -76,15 +88,20 @@ export class HeatMap {
 
   private resize(width: number): void {
     this.margins = width < 420 ? { left: 56, top: 46 } : { left: 76, top: 56 };
-    const side = Math.min(width - this.margins.left - 1, 640);
+    this.side = Math.min(width - this.margins.left - 1, SIDE);
+    this.reshape();
+  }
+
+  /** As wide and as high as the area asks for. */
+  private reshape(): void {
+    if (this.side === 0) return; // it has no place yet
+    const [down, across] = [span(this.view.area.rows), span(this.view.area.keys)];
+    const [width, height] = [across, down].map(length => Math.round(this.side * Math.max(LEAST_SIDE, length / Math.max(down, across))));
+    const all = [width + this.margins.left + 1, height + this.margins.top + 1];
     const ratio = devicePixelRatio || 1;
-    [this.canvas.width, this.canvas.height] = [
-      Math.round((side + this.margins.left + 1) * ratio),
-      Math.round((side + this.margins.top + 1) * ratio),
-    ];
-    this.canvas.style.width = `${side + this.margins.left + 1}px`;
-    this.canvas.style.height = `${side + this.margins.top + 1}px`;
-    this.view.resize(side, side);
+    [this.canvas.width, this.canvas.height] = all.map(length => Math.round(length * ratio));
+    [this.canvas.style.width, this.canvas.style.height] = all.map(length => `${length}px`);
+    this.view.resize(width, height);
     this.draw();
   }
 
@@ -98,7 +115,7 @@ export class HeatMap {
     context.save();
     context.translate(this.margins.left, this.margins.top);
     context.beginPath();
-    context.rect(0, 0, this.view.width, this.view.height);
+    context.rect(0, 0, ...this.view.filled);
     context.clip();
     this.cells(context, level);
     if (this.singles) this.weights(context);
@@ -113,10 +130,10 @@ export class HeatMap {
   /** The part of the level's picture that is in view. */
   private cells(context: CanvasRenderingContext2D, level: Level): void {
     const { x, y, scale, width, height } = this.view;
-    const { block } = level;
-    const [left, top] = [Math.floor(x / block), Math.floor(y / block)];
-    const columns = Math.min(level.columns, Math.ceil((x + width / scale) / block)) - left;
-    const rows = Math.min(level.rows, Math.ceil((y + height / scale) / block)) - top;
+    const { block, row, key } = level;
+    const [top, left] = level.cell(y, x);
+    const columns = Math.min(level.columns, Math.ceil((x - key + width / scale) / block)) - left;
+    const rows = Math.min(level.rows, Math.ceil((y - row + height / scale) / block)) - top;
     const size = block * scale;
     context.imageSmoothingEnabled = size < 1;
     if (this.singles) context.globalAlpha = 0.2;
@@ -126,8 +143,8 @@ export class HeatMap {
       top,
       columns,
       rows,
-      left * size - x * scale,
-      top * size - y * scale,
+      left * size - (x - key) * scale,
+      top * size - (y - row) * scale,
       columns * size,
       rows * size,
     );
@@ -138,7 +155,7 @@ export class HeatMap {
   private weights(context: CanvasRenderingContext2D): void {
     const { x, y, scale, height } = this.view;
     const [{ top }, { full }] = [this.pyramid as Pyramid, this];
-    const last = Math.min(this.tokens.length, Math.ceil(y + height / scale));
+    const last = Math.min(this.view.area.rows[1], Math.ceil(y + height / scale));
     for (let row = Math.floor(y); row < last; row++) {
       for (const [key, weight] of top?.row(row) ?? []) {
         const t = shade(weight, full, this.look.log);
@@ -151,7 +168,7 @@ export class HeatMap {
 
   /** Stripes over the keys that are left out. */
   private hidden(context: CanvasRenderingContext2D, level: Level): void {
-    const width = (level.hidden(this.look.hidden) * level.block - this.view.x) * this.view.scale;
+    const width = (level.key + level.hidden(this.look.hidden) * level.block - this.view.x) * this.view.scale;
     if (width <= 0 || this.look.hidden === 0) return;
     context.save();
     context.beginPath();
@@ -176,9 +193,12 @@ export class HeatMap {
   private mark(context: CanvasRenderingContext2D, level: Level): void {
     if (!this.cursor) return;
     const { x, y, scale } = this.view;
-    const block = this.singles ? 1 : level.block;
-    const [left, top] = [Math.floor(this.cursor.column / block) * block - x, Math.floor(this.cursor.row / block) * block - y];
-    this.outline(context, left * scale - 1, top * scale - 1, block * scale + 2);
+    const { row, column } = this.cursor;
+    const [down, across] = level.cell(row, column);
+    const [block, top, left] = this.singles
+      ? [1, row, column]
+      : [level.block, level.row + down * level.block, level.key + across * level.block];
+    this.outline(context, (left - x) * scale - 1, (top - y) * scale - 1, block * scale + 2);
   }
 
   /** A square in black and white, which shows on all colours. */

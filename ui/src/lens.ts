@@ -1,5 +1,6 @@
 // The data that a report shows, "regard-lens/1": its types, and the check that JSON from anywhere has them.
 
+import { span, type Area, type Span } from "./area";
 import { isBase64, bytesIn } from "./base64";
 import { ROOT, type Part } from "./part";
 
@@ -65,6 +66,11 @@ export interface MapData {
   data: string;
 }
 
+/** A part of the first text's map that was computed again; its blocks are counted from where it starts. */
+export interface Zoom extends Area {
+  map: MapData;
+}
+
 export interface Head {
   layer: number;
   head: number;
@@ -81,7 +87,15 @@ export interface Head {
   by_position: Record<ByPosition, Maybe[] | null>;
   received: Maybe[] | null;
   maps: MapData[];
+  zooms: Zoom[];
   top: { keys: string; weights: string } | null;
+}
+
+/** What a row of the first text draws from each of its tokens through all layers. */
+export interface Through {
+  row: number;
+  rollout: Maybe[];
+  flow: Maybe[];
 }
 
 export interface Lens {
@@ -93,6 +107,9 @@ export interface Lens {
   layers: { layer: number; ablation: Record<Ablation, Maybe> }[];
   /** Base64 of a byte for each pair of heads, `round(255·similarity)`, row by row. */
   similarities: string | null;
+  /** The loss without so many of the heads that matter least, nats a token: from 0 of them on, rising. */
+  pruning: { heads: number; loss: Maybe }[];
+  through: Through | null;
   bins: { count: number; width: number } | null;
   position_loss: Maybe[] | null;
 }
@@ -122,6 +139,8 @@ export function read(json: unknown): Lens {
     heads: heads.map((part, index) => readHead(part, model, index, tokens, run)),
     layers: layers.absent ? [] : layers.array().map(part => ({ layer: part.at("layer").whole(0), ablation: readAblation(part) })),
     similarities: readSimilarities(all.at("similarities"), needed),
+    pruning: readPruning(all.at("pruning"), needed),
+    through: readThrough(all.at("through"), tokens),
     bins: bins.absent ? null : { count: bins.at("count").whole(0), width: bins.at("width").whole(1) },
     position_loss: all.at("position_loss").numbers(),
   };
@@ -162,20 +181,17 @@ function readRange(part: Part): Run["ranges"][number] {
 }
 
 function readText(part: Part): Text {
-  const text = {
-    name: part.at("name").text(),
-    tokens: part.at("tokens").strings(),
-    ids: part.at("ids").numbers(),
-    loss: part.at("loss").numbers(),
-  };
-  if (text.tokens.length === 0) part.at("tokens").wrong("is empty", "hold at least one token");
-  for (const key of ["ids", "loss"] as const) {
-    const given = text[key]?.length ?? text.tokens.length;
-    if (given !== text.tokens.length) {
-      part.at(key).wrong(`holds ${given} numbers`, `hold one for each of the ${text.tokens.length} tokens`);
-    }
-  }
-  return text;
+  const tokens = part.at("tokens").strings();
+  if (tokens.length === 0) part.at("tokens").wrong("is empty", "hold at least one token");
+  const each = (key: string): Maybe[] | null => readEach(part.at(key), tokens.length);
+  return { name: part.at("name").text(), tokens, ids: each("ids"), loss: each("loss") };
+}
+
+/** A number for each token, where there are any. */
+function readEach(part: Part, tokens: number): Maybe[] | null {
+  const all = part.numbers();
+  if (all && all.length !== tokens) part.wrong(`holds ${all.length} numbers`, `hold one for each of the ${tokens} tokens`);
+  return all;
 }
 
 function readHead(part: Part, model: Model, index: number, tokens: number, run: Run): Head {
@@ -188,7 +204,7 @@ function readHead(part: Part, model: Model, index: number, tokens: number, run: 
     const given = part.at(name);
     if (!given.absent && given.value !== value) given.wrong(given.shown(), `be ${value}: heads are ordered by layer, then head`);
   }
-  const [maps, ranges] = [part.at("maps"), part.at("ranges")];
+  const [maps, zooms, ranges] = [part.at("maps"), part.at("zooms"), part.at("ranges")];
   const masses = ranges.absent ? [] : ranges.array();
   if (!ranges.absent && masses.length !== run.ranges.length) {
     ranges.wrong(`holds ${masses.length}`, `hold one for each of the ${run.ranges.length} ranges of the run`);
@@ -206,6 +222,7 @@ function readHead(part: Part, model: Model, index: number, tokens: number, run: 
     by_position: part.at("by_position").record(BY_POSITION, value => value.numbers()),
     received: part.at("received").numbers(),
     maps: maps.absent ? [] : maps.array().map(readMap),
+    zooms: zooms.absent ? [] : zooms.array().map(zoom => readZoom(zoom, tokens)),
     top: readTop(part.at("top"), tokens, run.top),
   };
 }
@@ -234,6 +251,54 @@ function readMap(part: Part): MapData {
   };
   needBytes(part.at("data"), map.rows * map.columns, `${map.rows} rows × ${map.columns} columns`);
   return map;
+}
+
+function readZoom(part: Part, tokens: number): Zoom {
+  part.object();
+  const [rows, keys] = [readSpan(part.at("rows"), tokens), readSpan(part.at("keys"), tokens)];
+  const map = readMap(part.at("map"));
+  for (const [name, length] of [
+    ["rows", span(rows)],
+    ["columns", span(keys)],
+  ] as const) {
+    const needed = Math.ceil(length / map.block);
+    const [given, tokens] = [part.at("map").at(name), length === 1 ? "1 token" : `${length} tokens`];
+    if (map[name] !== needed) given.wrong(given.shown(), `be ${needed}: ${tokens} in blocks of ${map.block}`);
+  }
+  return { rows, keys, map };
+}
+
+function readSpan(part: Part, tokens: number): Span {
+  const ends = part.array();
+  if (ends.length !== 2) part.wrong(`holds ${ends.length} numbers`, "hold 2: the first token, and the first after the last");
+  const start = ends[0].whole(0);
+  const end = ends[1].whole(start + 1);
+  if (end > tokens) ends[1].wrong(ends[1].shown(), `be at most ${tokens}, the tokens of the text`);
+  return [start, end];
+}
+
+function readPruning(part: Part, heads: number): Lens["pruning"] {
+  let next = 0;
+  return (part.absent ? [] : part.array()).map((point, index) => {
+    const [given, loss] = [point.at("heads"), point.at("loss").number()];
+    if (index === 0 && given.value !== 0) given.wrong(given.shown(), "be 0: the first loss is that with all heads");
+    const without = given.whole(next);
+    if (without > heads) given.wrong(given.shown(), `be at most ${heads}, the heads of the model`);
+    next = without + 1;
+    return { heads: without, loss };
+  });
+}
+
+function readThrough(part: Part, tokens: number): Through | null {
+  if (part.absent) return null;
+  part.object();
+  const row = part.at("row").whole(0);
+  if (row >= tokens) part.at("row").wrong(part.at("row").shown(), `be less than ${tokens}, the tokens of the text`);
+  const each = (key: string): Maybe[] => {
+    const given = part.at(key);
+    return readEach(given, tokens) ?? given.wrong(given.shown(), `hold one number for each of the ${tokens} tokens`);
+  };
+  return { row, rollout: each("rollout"), flow: each("flow") };
 }
 
 function readTop(part: Part, tokens: number, top: Maybe): Head["top"] {

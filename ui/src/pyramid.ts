@@ -1,7 +1,8 @@
 // A head's heat map at several levels, finest first: cell (r, c) holds the mass that a row of block r puts on block c, on average.
 
+import { square, type Area } from "./area";
 import { bytes, floats, words } from "./base64";
-import type { Head, MapData } from "./lens";
+import type { Head, MapData, Zoom } from "./lens";
 
 const NO_KEY = 0xffffffff;
 
@@ -12,10 +13,12 @@ export class Level {
   private decoded: Uint8Array | null = null;
   private known: { hidden: number; most: number } | null = null;
 
-  /** `of` is what a byte stands for. */
+  /** `of` is what a byte stands for; `row` and `key` are the tokens at which the first cell begins. */
   constructor(
     private readonly data: Omit<MapData, "data"> & { data: string | Uint8Array },
     readonly of: (byte: number) => number = massOf,
+    readonly row = 0,
+    readonly key = 0,
   ) {
     ({ block: this.block, rows: this.rows, columns: this.columns } = data);
   }
@@ -30,9 +33,14 @@ export class Level {
     return this.of(this.bytes[row * this.columns + column]);
   }
 
+  /** The cell that holds a row and a key of the text. */
+  cell(row: number, key: number): [row: number, column: number] {
+    return [Math.floor((row - this.row) / this.block), Math.floor((key - this.key) / this.block)];
+  }
+
   /** Blocks of keys that hold one of the first `tokens`. */
   hidden(tokens: number): number {
-    return Math.min(this.columns, Math.ceil(tokens / this.block));
+    return Math.min(this.columns, Math.max(0, Math.ceil((tokens - this.key) / this.block)));
   }
 
   /** The largest mass right of the first `hidden` columns. */
@@ -95,7 +103,13 @@ export class Pyramid {
     readonly levels: Level[],
     readonly top: Top | null,
     readonly tokens: number,
+    readonly area: Area = square(tokens),
   ) {}
+
+  /** A part of the map, which has one level; the weights are those of the whole. */
+  static part({ rows, keys, map }: Zoom, top: Top | null, tokens: number): Pyramid {
+    return new Pyramid([new Level(map, massOf, rows[0], keys[0])], top, tokens, { rows, keys });
+  }
 
   /** Null when the report holds no map of the head. */
   static of(head: Head, tokens: number): Pyramid | null {

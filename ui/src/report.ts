@@ -8,9 +8,11 @@ import { gallery } from "./gallery";
 import { head } from "./head";
 import { read, type Lens } from "./lens";
 import { positions } from "./positions";
+import { pruning } from "./pruning";
 import { run } from "./run";
 import { Store } from "./store";
 import { themeSwitch } from "./theme";
+import { through } from "./through";
 
 /** A token far enough in to have something to read. */
 const MIDDLE = 40;
@@ -39,11 +41,13 @@ function show(lens: Lens): void {
     run(lens),
     key(lens, store),
     dashboard(lens, store),
+    pruning(lens),
     positions(lens, store),
+    through(lens),
     gallery(lens, store),
     alike(lens, store),
     head(lens, store),
-  ];
+  ].filter(part => part !== null);
   const links = parts.map(part => el("a", { href: `#${part.id}` }, part.querySelector("h2")?.textContent ?? ""));
   main.replaceChildren(
     el("header", {}, el("h1", {}, document.title), theme, el("nav", { "aria-label": "Parts of the report" }, ...links)),

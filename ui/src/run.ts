@@ -1,6 +1,6 @@
 // The head of the report: what was run, in numbers, and what its facts do and do not mean.
 
-import { el, missing, prose, section } from "./dom";
+import { el, missing, prose, section, table } from "./dom";
 import { rangeWords } from "./measures";
 import type { Lens, Maybe, Text } from "./lens";
 import { mean, number, short, whole } from "./scale";
@@ -31,7 +31,7 @@ export function run(lens: Lens): HTMLElement {
     "What was run",
     el("dl", { class: "numbers" }, ...numbers.map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text ?? "not given")))),
     ...texts.slice(0, 1).map(excerpt),
-    texts.length > 1 ? table(texts) : null,
+    texts.length > 1 ? list(texts) : null,
     prose(
       "For each head and each token, attention is a set of weights that sum to one: ",
       "the shares in which the head mixes what earlier tokens offer. ",
@@ -54,28 +54,17 @@ function excerpt(text: Text): HTMLElement {
   return el("blockquote", {}, text.tokens.slice(0, SHOWN).join(""), el("span", { class: "more" }, more));
 }
 
-function table(texts: readonly Text[]): HTMLElement {
+function list(texts: readonly Text[]): HTMLElement {
   const most = 20;
   const rows = texts.slice(0, most).map((text, index) => {
     const loss = mean(text.loss ?? []);
-    return el(
-      "tr",
-      {},
-      el("td", {}, text.name ?? `text ${index + 1}`),
-      el("td", {}, whole(text.tokens.length)),
-      el("td", {}, loss === null ? "not measured" : number(loss)),
-    );
+    return [text.name ?? `text ${index + 1}`, whole(text.tokens.length), loss === null ? "not measured" : number(loss)];
   });
   const left = texts.length - most;
   return el(
     "div",
     {},
-    el(
-      "table",
-      { class: "texts" },
-      el("thead", {}, el("tr", {}, ...["Text", "Tokens", "Loss, nats a token"].map(name => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, ...rows),
-    ),
+    table({ "aria-label": "Texts" }, ["Text", "Tokens", "Loss, nats a token"], rows),
     left > 0 ? missing(`${whole(left)} more texts count in all means and are not listed.`) : null,
     prose("Means over rows are over all texts. Maps, positions and tokens are those of the first."),
   );

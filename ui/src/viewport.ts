@@ -1,4 +1,6 @@
-// Which part of a map of tokens × tokens a square of pixels shows.
+// Which part of a map, of all tokens or of some, a rectangle of pixels shows.
+
+import { span, square, type Area } from "./area";
 
 export class Viewport {
   /** The token (a fraction of one) at the left and at the top. */
@@ -6,17 +8,32 @@ export class Viewport {
   y = 0;
   /** Pixels a token. */
   scale = 1;
+  /** What there is to be seen. */
+  area: Area;
 
   constructor(
-    public tokens: number,
+    tokens: number,
     public width: number,
     public height: number,
   ) {
+    this.area = square(tokens);
     this.fit();
   }
 
+  /** Shows another area, all of it. */
+  within(area: Area): void {
+    this.area = area;
+    this.fit();
+  }
+
+  /** The pixels, across and down, that show the area: one that is not square leaves some empty. */
+  get filled(): [number, number] {
+    const { rows, keys } = this.area;
+    return [Math.min(this.width, (keys[1] - this.x) * this.scale), Math.min(this.height, (rows[1] - this.y) * this.scale)];
+  }
+
   get fitScale(): number {
-    return Math.min(this.width, this.height) / this.tokens;
+    return Math.min(this.width / span(this.area.keys), this.height / span(this.area.rows));
   }
 
   /** A token may fill an eighth of the picture, or 64 pixels. */
@@ -29,7 +46,7 @@ export class Viewport {
   }
 
   fit(): void {
-    [this.x, this.y, this.scale] = [0, 0, this.fitScale];
+    [this.x, this.y, this.scale] = [this.area.keys[0], this.area.rows[0], this.fitScale];
   }
 
   resize(width: number, height: number): void {
@@ -66,12 +83,13 @@ export class Viewport {
   /** The row and the column under a pixel; null outside of the map. */
   cell(px: number, py: number): { row: number; column: number } | null {
     const [column, row] = [Math.floor(this.x + px / this.scale), Math.floor(this.y + py / this.scale)];
-    const inside = px >= 0 && py >= 0 && px < this.width && py < this.height && column < this.tokens && row < this.tokens;
-    return inside ? { row, column } : null;
+    const inside = px >= 0 && py >= 0 && px < this.width && py < this.height;
+    return inside && column < this.area.keys[1] && row < this.area.rows[1] ? { row, column } : null;
   }
 
   private clamp(): void {
-    this.x = Math.max(0, Math.min(this.x, this.tokens - this.width / this.scale));
-    this.y = Math.max(0, Math.min(this.y, this.tokens - this.height / this.scale));
+    const { rows, keys } = this.area;
+    this.x = Math.max(keys[0], Math.min(this.x, keys[1] - this.width / this.scale));
+    this.y = Math.max(rows[0], Math.min(this.y, rows[1] - this.height / this.scale));
   }
 }

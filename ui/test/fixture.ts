@@ -1,7 +1,8 @@
 // Data of "regard-lens/1" to test with: heads of known patterns over a short text, every fact computed from their weights in f64,
 // and a text of 100,000 tokens that has pooled maps only.
 
-import { BY_POSITION, FORMAT, type ByPosition, type Head, type Lens, type MapData } from "../src/lens";
+import { span, type Area } from "../src/area";
+import { BY_POSITION, FORMAT, type ByPosition, type Head, type Lens, type MapData, type Zoom } from "../src/lens";
 
 const LAYERS = 6;
 const HEADS = 8;
@@ -99,15 +100,47 @@ export function halve(cells: Float64Array, size: number, tokens: number, block: 
   return out;
 }
 
+const masses = (cells: ArrayLike<number>): string =>
+  Buffer.from(Uint8Array.from(cells, mass => Math.round(255 * Math.sqrt(mass)))).toString("base64");
+
 /** Maps from `cells`, whose blocks have `block` tokens: from at most 256 rows down to 16. */
 function maps(cells: Float64Array, tokens: number, block: number): MapData[] {
   const out: MapData[] = [];
   for (let size = Math.ceil(tokens / block); ; cells = halve(cells, size, tokens, block), size = Math.ceil(size / 2), block *= 2) {
     if (size > 256) continue;
-    const data = Buffer.from(Uint8Array.from(cells, mass => Math.round(255 * Math.sqrt(mass)))).toString("base64");
-    out.push({ block, rows: size, columns: size, data });
+    out.push({ block, rows: size, columns: size, data: masses(cells) });
     if (size <= 16) return out;
   }
+}
+
+/** A part of a map again, in blocks that start where it does: keys add up, rows are averaged. */
+export function zoomed(weights: Weights, { rows, keys }: Area, block = 1): Zoom {
+  const n = Math.sqrt(weights.length);
+  const [down, across] = [Math.ceil(span(rows) / block), Math.ceil(span(keys) / block)];
+  const cells = new Float64Array(down * across);
+  for (let q = rows[0]; q < rows[1]; q++) {
+    const row = Math.floor((q - rows[0]) / block);
+    const height = Math.min(block, span(rows) - row * block);
+    for (let k = keys[0]; k < keys[1]; k++) cells[row * across + Math.floor((k - keys[0]) / block)] += weights[q * n + k] / height;
+  }
+  return { rows, keys, map: { block, rows: down, columns: across, data: masses(cells) } };
+}
+
+/** The lens with the parts that are only there when they were asked for. */
+export function asked({ lens, weights }: Fixture, areas: readonly Area[] = [], block = 1): Lens {
+  const next = random(31);
+  const [{ tokens }, count] = [lens.texts[0], lens.heads.length];
+  const shares = tokens.map(() => next() ** 4);
+  const all = shares.reduce((a, b) => a + b, 0);
+  return {
+    ...lens,
+    heads: lens.heads.map((head, index) => ({ ...head, zooms: areas.map(area => zoomed(weights[index], area, block)) })),
+    pruning: [...[0, 3, 7, 16, 40].filter(heads => heads < count), count].map(heads => ({
+      heads,
+      loss: 2 + 0.03 * heads + (heads / count) ** 3,
+    })),
+    through: { row: tokens.length - 1, rollout: shares.map(share => share / all), flow: tokens.map(() => next() / 2) },
+  };
 }
 
 function top(weights: Weights, n: number): { keys: string; weights: string } {
@@ -181,6 +214,7 @@ function head(tokens: readonly string[], index: number, weights: Weights): Head 
     by_position: Object.fromEntries(BY_POSITION.map(name => [name, facts[name]])) as Record<ByPosition, number[]>,
     received: Array.from({ length: n }, (_, k) => weights.reduce((sum, p, at) => sum + (at % n === k ? p : 0), 0)),
     maps: maps(weights, n, 1),
+    zooms: [],
     top: top(weights, n),
   };
 }
@@ -255,6 +289,8 @@ function lens(tokens: readonly string[], loss: (number | null)[], heads: Head[],
       return { layer, ablation: { zero: 0.1 + 0.5 * next(), mean: 0.4 * next() - 0.1, resample: 0.5 * next() - 0.1 } };
     }),
     similarities: weights.length ? Buffer.from(similarities(weights)).toString("base64") : null,
+    pruning: [],
+    through: null,
     bins: { count: Math.ceil(tokens.length / width), width },
     position_loss: width === 1 ? loss : pool(there, width),
   };

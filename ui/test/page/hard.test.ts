@@ -118,7 +118,7 @@ test("several texts are listed, and the first is shown", async () => {
   const texts = [lens.texts[0], ...Array.from({ length: 24 }, (_, i) => ({ name: `text-${i}`, tokens: ["a", "b"], loss: [null, 1.5] }))];
   const { page } = await open({ ...lens, texts, run: { ...lens.run, texts: 25, tokens: 117 } });
   assert.match(await page.locator("#run").innerText(), /117 tokens in 25 texts/);
-  assert.equal(await page.locator(".texts tbody tr").count(), 20);
+  assert.equal(await page.locator("#run .values tbody tr").count(), 20);
   assert.match(await page.locator("#run").innerText(), /5 more texts count in all means/);
 });
 

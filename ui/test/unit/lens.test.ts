@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { read } from "../../src/lens";
-import { small } from "../fixture";
+import { asked, small } from "../fixture";
 
 type Json = Record<string, any>;
 
-const DATA = JSON.stringify(small().lens);
+const DATA = JSON.stringify(asked(small(), [{ rows: [20, 40], keys: [0, 12] }]));
 
 /** What is said of data that was changed. */
 function said(change: (data: Json) => unknown): string {
@@ -52,6 +52,63 @@ test("what is wrong is named, with what it holds and what it needs", () => {
     [data => void data.texts[0].loss.pop(), "texts[0].loss holds 68 numbers and must hold one for each of the 69 tokens"],
   ];
   for (const [change, message] of cases) assert.equal(said(change), message);
+});
+
+test("what is wrong with parts, pruning and what comes through all layers is named too", () => {
+  const zoom = (data: Json): Json => data.heads[5].zooms[0];
+  const cases: [(data: Json) => unknown, string][] = [
+    [data => void (zoom(data).rows = [20, 20]), "heads[5].zooms[0].rows[1] is 20 and must be a whole number, at least 21"],
+    [data => void (zoom(data).rows = [60, 70]), "heads[5].zooms[0].rows[1] is 70 and must be at most 69, the tokens of the text"],
+    [data => void (zoom(data).keys = [-1, 12]), "heads[5].zooms[0].keys[0] is -1 and must be a whole number, at least 0"],
+    [
+      data => void (zoom(data).keys = [0]),
+      "heads[5].zooms[0].keys holds 1 numbers and must hold 2: the first token, and the first after the last",
+    ],
+    [data => void delete zoom(data).keys, "heads[5].zooms[0].keys is missing and must be an array"],
+    [data => void (data.heads[5].zooms = {}), "heads[5].zooms is an object and must be an array"],
+    [data => void (data.heads[5].zooms[0] = null), "heads[5].zooms[0] is null and must be an object"],
+    [
+      data => void (zoom(data).map.data = zoom(data).map.data.slice(4)),
+      "heads[5].zooms[0].map.data holds 237 bytes and must hold 240: 20 rows × 12 columns",
+    ],
+    [data => void (zoom(data).rows = [20, 41]), "heads[5].zooms[0].map.rows is 20 and must be 21: 21 tokens in blocks of 1"],
+    [data => void (zoom(data).keys = [5, 6]), "heads[5].zooms[0].map.columns is 12 and must be 1: 1 token in blocks of 1"],
+    [data => void delete zoom(data).map, "heads[5].zooms[0].map.block is missing and must be a whole number, at least 1"],
+    [data => void (data.pruning = 7), "pruning is 7 and must be an array"],
+    [data => void data.pruning.shift(), "pruning[0].heads is 3 and must be 0: the first loss is that with all heads"],
+    [data => void (data.pruning[2].heads = 3), "pruning[2].heads is 3 and must be a whole number, at least 4"],
+    [data => void (data.pruning[5].heads = 49), "pruning[5].heads is 49 and must be at most 48, the heads of the model"],
+    [data => void (data.pruning[1].loss = "much"), 'pruning[1].loss is "much" and must be a number or null'],
+    [data => void (data.through = [1]), "through is an array and must be an object"],
+    [data => void (data.through.row = 69), "through.row is 69 and must be less than 69, the tokens of the text"],
+    [data => void data.through.rollout.pop(), "through.rollout holds 68 numbers and must hold one for each of the 69 tokens"],
+    [data => void data.through.flow.push(0), "through.flow holds 70 numbers and must hold one for each of the 69 tokens"],
+    [data => void delete data.through.flow, "through.flow is missing and must hold one number for each of the 69 tokens"],
+  ];
+  for (const [change, message] of cases) assert.equal(said(change), message);
+});
+
+test("parts, pruning and what comes through all layers are read as they are", () => {
+  const lens = read(JSON.parse(DATA));
+  assert.deepEqual(lens, JSON.parse(JSON.stringify({ ...lens, ...JSON.parse(DATA), format: undefined })));
+  const { rows, keys } = lens.heads[47].zooms[0];
+  assert.deepEqual({ rows, keys }, { rows: [20, 40], keys: [0, 12] });
+  assert.deepEqual(
+    lens.pruning.map(({ heads }) => heads),
+    [0, 3, 7, 16, 40, 48],
+  );
+  assert.equal(lens.through?.row, 68);
+});
+
+test("without parts, pruning and what comes through all layers, there are none", () => {
+  for (const none of [undefined, null, "empty"]) {
+    const data = JSON.parse(DATA) as Json;
+    const empty = none === "empty" ? [] : none;
+    for (const head of data.heads) head.zooms = empty;
+    [data.pruning, data.through] = [empty, none === "empty" ? null : none];
+    const lens = read(data);
+    assert.deepEqual([lens.pruning, lens.through, lens.heads.flatMap(head => head.zooms)], [[], null, []]);
+  }
 });
 
 test("what may be missing may be null or absent", () => {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { read } from "../../src/lens";
 import { Pyramid } from "../../src/pyramid";
 import { isRead, reads } from "../../src/reading";
-import { halve, long, small } from "../fixture";
+import { halve, long, small, zoomed } from "../fixture";
 
 const { lens, weights } = small();
 const tokens = lens.texts[0].tokens.length;
@@ -54,6 +54,21 @@ test("the most mass skips hidden keys", () => {
   assert.equal(level.hidden(4), 4);
   assert.ok(level.most(0) > 0.99 && level.most(4) < 0.3);
   assert.equal(Pyramid.of(sink, tokens)!.levels[1].hidden(3), 2);
+});
+
+test("a part holds the weights of its rows and keys, and hides those of the first tokens that it has", () => {
+  const area = { rows: [30, 50], keys: [2, 14] } as const;
+  const [level] = Pyramid.part(zoomed(weights[5], area), null, tokens).levels;
+  for (let row = 30; row < 50; row++) {
+    for (let key = 2; key < 14; key++) {
+      const mass = level.mass(...level.cell(row, key));
+      assert.ok(Math.abs(Math.sqrt(mass) - Math.sqrt(weights[5][row * tokens + key])) <= 0.5 / 255 + 1e-12);
+    }
+  }
+  assert.deepEqual(
+    [0, 1, 4, 99].map(first => level.hidden(first)),
+    [0, 0, 2, 12],
+  );
 });
 
 test("what a token reads are its largest weights, exactly", () => {

@@ -57,3 +57,22 @@ test("a new size keeps the scale, or the fit", () => {
   view.resize(300, 300);
   near(view.scale, 8);
 });
+
+test("a part fits at its longer side, keeps the positions of the text, and is not left", () => {
+  const view = new Viewport(5000, 500, 500);
+  view.within({ rows: [1000, 1050], keys: [40, 140] });
+  near(view.scale, 5);
+  assert.deepEqual(view.cell(0, 0), { row: 1000, column: 40 });
+  assert.deepEqual(view.cell(499, 249), { row: 1049, column: 139 });
+  assert.equal(view.cell(499, 251), null, "below the last row");
+  assert.deepEqual(view.filled, [500, 250]);
+  view.zoom(4, 0, 0);
+  view.pan(-1e9, -1e9);
+  assert.deepEqual(view.cell(0, 0), { row: 1000, column: 40 });
+  view.pan(1e9, 1e9);
+  assert.deepEqual(view.cell(499, 499), { row: 1049, column: 139 });
+  view.show(1000, 139);
+  assert.deepEqual(view.cell(499, 0), { row: 1000, column: 139 });
+  view.fit();
+  assert.deepEqual([view.x, view.y, view.scale], [40, 1000, 5]);
+});
