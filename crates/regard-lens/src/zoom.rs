@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_fewest_tokens_are_in_a_cell() {
-        let block = |rows, keys| Zoom { head: (0, 0), rows: 10..10 + rows, keys: 0..keys }.block();
+        let block = |rows: usize, keys: usize| Zoom { head: (0, 0), rows: 10..10 + rows, keys: 0..keys }.block();
         assert_eq!([block(1, 1), block(256, 2), block(1, 257), block(600, 9), block(769, 768)], [1, 1, 2, 3, 4]);
     }
 }
