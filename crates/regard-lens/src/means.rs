@@ -70,6 +70,7 @@ impl Sums {
     }
 
     /// Adds the mass that special tokens of a text receive from all of its rows.
+    #[cfg(feature = "models")]
     pub(crate) fn add_special(&mut self, mass: f64) {
         *self.special.get_or_insert_default() += mass;
     }
