@@ -58,7 +58,8 @@ pub(crate) struct Inspect {
     /// times
     #[arg(long, value_name = "LAYER[.HEAD]", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     ablate: Vec<String>,
-    /// Tell the loss without the heads that matter least, at so many numbers of heads beside none; takes heads and layers away as --ablate
+    /// Tell the loss without the heads that matter least, at 8 numbers of heads beside none, or at so many; takes heads and layers away in turn
+    /// as --ablate
     #[arg(long, value_name = "POINTS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     prune: Option<u32>,
