@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
 use numpy::{Element as NumpyElement, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use regard::{Element, Facts, Grid, Inspect, Mask, Plan, Region, Score, Tensor, View};
+use regard::{Element, Errors, Facts, Grid, Inspect, Mask, Plan, Region, Score, Tensor, View};
 
 use crate::array::{Array, Axes, Item};
 use crate::attention::{Inputs, Results, for_type};
@@ -85,13 +84,11 @@ fn precision<'py, T: Item + Element>(
     if let Some(row) = rows.iter().find(|row| **row >= shape.q_len) {
         return Err(value(format!("rows has {row} and must have queries from 0 to {}", shape.q_len.saturating_sub(1))));
     }
-    let errors = crate::threads::compute(py, || {
-        Ok([plan.error_in::<f32>(&rows)?, plan.error_in::<bf16>(&rows)?, plan.error_in::<f16>(&rows)?])
-    })?;
+    let Errors { f32, bf16, f16 } = crate::threads::compute(py, || plan.errors(&rows))?.or_raise()?;
     let all = PyDict::new(py);
     let heads = [shape.batch, shape.q_heads];
     let heads = if inputs.q.shape().len() == 3 { &heads[1..] } else { &heads[..] };
-    for (name, errors) in ["f32", "bf16", "f16"].into_iter().zip(errors.or_raise()?) {
+    for (name, errors) in [("f32", f32), ("bf16", bf16), ("f16", f16)] {
         all.set_item(name, array(py, errors, heads)?)?;
     }
     Ok(all)

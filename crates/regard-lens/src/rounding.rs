@@ -1,7 +1,6 @@
 //! How far what heads give lies from f64, in each type of numbers.
 
-use half::{bf16, f16};
-use regard::{Element, Mask, Plan, Score};
+use regard::{Element, Errors, Mask, Plan, Score};
 
 use crate::report::{Rounding, short};
 
@@ -16,8 +15,8 @@ pub(crate) fn label(n: usize) -> Option<String> {
 /// The errors of all heads of a batch of one.
 pub(crate) fn errors<T: Element, M: Mask, S: Score>(plan: &Plan<'_, T, M, S>) -> regard::Result<Vec<Rounding>> {
     let rows = plan.spread_rows(ROWS);
-    let (of_f32, of_bf16, of_f16) = (plan.error_in::<f32>(&rows)?, plan.error_in::<bf16>(&rows)?, plan.error_in::<f16>(&rows)?);
+    let Errors { f32, bf16, f16 } = plan.errors(&rows)?;
     let finite = |error: f64| error.is_finite().then(|| short(error));
     let of_head = |((f32, bf16), f16)| Rounding { f32: finite(f32), bf16: finite(bf16), f16: finite(f16) };
-    Ok(of_f32.into_iter().zip(of_bf16).zip(of_f16).map(of_head).collect())
+    Ok(f32.into_iter().zip(bf16).zip(f16).map(of_head).collect())
 }

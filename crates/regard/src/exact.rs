@@ -1,10 +1,21 @@
 //! Rows of the output in f64, and how far those of a type lie from them.
 
+use half::{bf16, f16};
 use rayon::prelude::*;
 use regard_core::{Dropout, Element, Kv, Lens, Mask, Pair, Result, Score, Tensor};
 
 use crate::inspect::within;
 use crate::{Attention, Plan};
+
+/// For each batch entry and query head, `[batch, q_heads]`, the root mean square of the error of some rows in each type, over that of the exact
+/// outputs. Not finite where a row sees something beyond the range of the type, as numbers above 65,504 are in f16.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each is the type of numbers")]
+pub struct Errors {
+    pub f32: Vec<f64>,
+    pub bf16: Vec<f64>,
+    pub f16: Vec<f64>,
+}
 
 impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
     /// The outputs of some query rows, in any order, computed in f64 from what the queries, keys, values and scale hold: `[batch, q_heads,
@@ -30,9 +41,8 @@ impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
         self.exact_with(rows, self.problem.dropout)
     }
 
-    /// For each batch entry and query head, how far the outputs of some rows lie from [`Plan::exact`] where queries, keys and values are
-    /// rounded to another type and this kernel computes them in it: the root mean square of the error, over that of the exact outputs.
-    /// Dropout is left out. Not finite where a row sees something beyond the range of the type, as numbers above 65,504 are in f16.
+    /// How far the outputs of some rows lie from [`Plan::exact`] where queries, keys and values are rounded to each type and this kernel
+    /// computes them in it. Dropout is left out.
     ///
     /// Source of the measure: Shah et al. 2024, "FlashAttention-3", §4.3.
     ///
@@ -42,15 +52,25 @@ impl<T: Element, M: Mask, S: Score> Plan<'_, T, M, S> {
     /// # let x = View::new(&x, [1, 2, 100, 16])?;
     /// # let attention = Attention::new().mask(Causal::UpperLeft);
     /// let rows: Vec<usize> = (0..100).collect();
-    /// let of_f32 = attention.plan(x, (x, x))?.error_in::<f32>(&rows)?; // of two heads
-    /// assert!(of_f32.iter().all(|error| *error < 1e-6));
+    /// let errors = attention.plan(x, (x, x))?.errors(&rows)?; // of two heads
+    /// assert!(errors.f32.iter().all(|error| *error < 1e-6));
     /// # Ok::<(), regard::Error>(())
     /// ```
     ///
     /// # Errors
     /// When there is no such row.
-    pub fn error_in<U: Element>(&self, rows: &[usize]) -> Result<Vec<f64>> {
-        let (shape, exact) = (self.shape(), self.exact_with(rows, None)?);
+    pub fn errors(&self, rows: &[usize]) -> Result<Errors> {
+        let exact = self.exact_with(rows, None)?;
+        Ok(Errors {
+            f32: self.error::<f32>(rows, &exact)?,
+            bf16: self.error::<bf16>(rows, &exact)?,
+            f16: self.error::<f16>(rows, &exact)?,
+        })
+    }
+
+    /// Those of one type.
+    fn error<U: Element>(&self, rows: &[usize], exact: &[f64]) -> Result<Vec<f64>> {
+        let shape = self.shape();
         let mut errors = Vec::with_capacity(shape.batch * shape.q_heads);
         let of_head = rows.len() * shape.value_dim;
         for b in (0..shape.batch).filter(|_| !rows.is_empty()) {

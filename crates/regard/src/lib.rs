@@ -124,6 +124,7 @@ pub mod teach;
 pub use attention::{Attention, sdpa};
 pub use conv::{CausalConv, ConvGrads, ConvOutput};
 pub use cost::Cost;
+pub use exact::Errors;
 pub use inspect::{Facts, Inspection};
 pub use linear::{LinearAttention, LinearGrads, LinearOutput, LinearPlan};
 pub use plan::{Grads, GradsMut, Output, Plan};

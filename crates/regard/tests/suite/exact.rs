@@ -1,7 +1,7 @@
 //! Rows in f64 against the oracle, and the errors of types against what is known by hand.
 
 use half::{bf16, f16};
-use regard::{Attention, CacheShape, Causal, Element, Error, Kv, KvCache, Mask, Pair, Slope, Tensor, View};
+use regard::{Attention, CacheShape, Causal, Element, Error, Errors, Kv, KvCache, Mask, Pair, Slope, Tensor, View};
 use regard_testing::array::Array;
 use regard_testing::by_ref::ByRef;
 use regard_testing::case::Case;
@@ -70,11 +70,11 @@ fn sequences_of_a_cache_are_as_alone() {
     let attention = Attention::new().mask(Causal::LowerRight);
     let seqs = [&seqs[0], &seqs[1]];
     let plan = attention.plan(q.view(), Kv::Paged { cache: &cache, layer: 0, seqs: &seqs }).unwrap();
-    let (exact, errors) = (plan.exact(&[2, 0]).unwrap(), plan.error_in::<bf16>(&[2, 0]).unwrap());
+    let (exact, errors) = (plan.exact(&[2, 0]).unwrap(), plan.errors(&[2, 0]).unwrap().bf16);
     for (b, kv) in kv.iter().enumerate() {
         let alone = attention.plan(q.view().slice(0, b..b + 1).unwrap(), (kv.view(), kv.view())).unwrap();
         assert_eq!(exact[b * 32..][..32], alone.exact(&[2, 0]).unwrap());
-        assert_eq!(errors[b * 2..][..2], alone.error_in::<bf16>(&[2, 0]).unwrap());
+        assert_eq!(errors[b * 2..][..2], alone.errors(&[2, 0]).unwrap().bf16);
     }
 }
 
@@ -84,7 +84,8 @@ fn of_value(value: f32) -> [f64; 3] {
     let (q, v) = (View::new(&q, [1, 1, 1, 4]).unwrap(), View::new(&v, [1, 1, 1, 4]).unwrap());
     let attention = Attention::new();
     let plan = attention.plan(q, (q, v)).unwrap();
-    [plan.error_in::<f32>(&[0]), plan.error_in::<bf16>(&[0]), plan.error_in::<f16>(&[0])].map(|error| error.unwrap()[0])
+    let Errors { f32, bf16, f16 } = plan.errors(&[0]).unwrap();
+    [f32[0], bf16[0], f16[0]]
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn what_a_type_cannot_hold_is_no_small_error() {
     };
     let error = |q: [[f32; 2]; 4], k: [[f32; 2]; 4], mask: fn(Pair) -> bool| {
         let [q, k, v] = [q.as_flattened(), k.as_flattened(), &values].map(|x| View::new(x, [1, 1, 4, 2]).unwrap());
-        Attention::new().mask(mask).plan(q, (k, v)).unwrap().error_in::<f16>(&[0, 3]).unwrap()[0]
+        Attention::new().mask(mask).plan(q, (k, v)).unwrap().errors(&[0, 3]).unwrap().f16[0]
     };
     assert!(!error(large(3, small), small, |_| true).is_finite());
     assert!(!error(small, large(1, small), |_| true).is_finite());
@@ -126,8 +127,8 @@ fn errors_grow_as_bits_go() {
         "{spread:?}"
     );
     let rows: Vec<usize> = (0..100).collect();
-    let [of_f32, of_bf16, of_f16] = [plan.error_in::<f32>(&rows), plan.error_in::<bf16>(&rows), plan.error_in::<f16>(&rows)];
-    for ((of_f32, of_bf16), of_f16) in of_f32.unwrap().iter().zip(of_bf16.unwrap()).zip(of_f16.unwrap()) {
+    let Errors { f32, bf16, f16 } = plan.errors(&rows).unwrap();
+    for ((of_f32, of_bf16), of_f16) in f32.iter().zip(bf16).zip(f16) {
         assert!(*of_f32 < 1e-6, "{of_f32}");
         assert!((1e-5..1e-3).contains(&of_f16), "{of_f16}");
         assert!((4.0..16.0).contains(&(of_bf16 / of_f16)), "{of_bf16} and {of_f16}: three bits less");
@@ -144,7 +145,7 @@ fn what_is_hidden_is_not_read_and_a_row_of_nothing_is_zero() {
     let exact = plan.exact(&[0, 1, 2]).unwrap();
     assert!(exact.iter().all(|x| x.is_finite()));
     assert_eq!(exact[8..16], [0.0; 8]);
-    assert_eq!(plan.error_in::<f32>(&[1]).unwrap(), [0.0]);
+    assert_eq!(plan.errors(&[1]).unwrap().f32, [0.0]);
     assert_eq!(plan.exact(&[]).unwrap(), [0.0; 0]);
     assert_eq!(
         [0, 1, 3, 4, 9].map(|most| plan.spread_rows(most)),
