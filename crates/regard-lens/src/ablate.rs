@@ -105,7 +105,23 @@ pub(crate) fn mean(losses: impl Iterator<Item = f32>) -> f64 {
 /// # Errors
 /// As [`loss`].
 pub fn curve(decoder: &Decoder, texts: &[Text], order: &[HeadId], points: usize) -> Result<Vec<(usize, f64)>> {
-    numbers(order.len(), points).map(|n| Ok((n, loss(decoder, texts, &order[..n], Replace::Zero)?))).collect()
+    losses(decoder, texts, order, numbers(order.len(), points), &mut || ())
+}
+
+/// The losses without the first heads of an order, of each number of them; `step` is called after each.
+pub(crate) fn losses(
+    decoder: &Decoder,
+    texts: &[Text],
+    order: &[HeadId],
+    numbers: impl Iterator<Item = usize>,
+    step: &mut dyn FnMut(),
+) -> Result<Vec<(usize, f64)>> {
+    let without = |n: usize| {
+        let loss = loss(decoder, texts, &order[..n], Replace::Zero)?;
+        step();
+        Ok((n, loss))
+    };
+    numbers.map(without).collect()
 }
 
 /// Evenly spread numbers of heads from none to all: as many as `points`, but at least those two, and each once.

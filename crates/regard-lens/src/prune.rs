@@ -7,7 +7,7 @@
 
 use regard_nn::Decoder;
 
-use crate::ablate::{HeadId, Part, Replace, loss};
+use crate::ablate::{self, HeadId, Part};
 use crate::report::{Ablation, Pruned, short};
 use crate::{Result, Text};
 
@@ -22,7 +22,7 @@ pub(crate) fn order(ablations: &[(Part, Ablation)]) -> Vec<HeadId> {
     heads.into_iter().map(|(_, head)| head).collect()
 }
 
-/// The losses without the first heads of an order, of each number of them. `step` is called after each.
+/// [`ablate::losses`], as a report has them.
 pub(crate) fn curve(
     decoder: &Decoder,
     texts: &[Text],
@@ -30,10 +30,6 @@ pub(crate) fn curve(
     numbers: &[usize],
     step: &mut dyn FnMut(),
 ) -> Result<Vec<Pruned>> {
-    let at = |&heads: &usize| {
-        let loss = loss(decoder, texts, &order[..heads], Replace::Zero)?;
-        step();
-        Ok(Pruned { heads, loss: short(loss) })
-    };
-    numbers.iter().map(at).collect()
+    let losses = ablate::losses(decoder, texts, order, numbers.iter().copied(), step)?;
+    Ok(losses.into_iter().map(|(heads, loss)| Pruned { heads, loss: short(loss) }).collect())
 }
