@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use regard::{Element, Grid, View};
+use regard::{Element, Grid};
 use regard_nn::{Attending, Decoder, Observer};
 
 use crate::Result;
@@ -53,20 +53,10 @@ impl Mixed {
 
     /// The rollout, `[edge, edge]`, row-major; rows sum to 1.
     pub fn rollout(&self) -> Vec<f64> {
-        let edge = self.edge;
-        let identity: Vec<f64> = (0..edge * edge).map(|i| f64::from(u8::from(i / edge == i % edge))).collect();
-        self.layers.iter().fold(identity, |below, layer| {
-            let mut all = vec![0.0; edge * edge];
-            for (shares, to) in layer.chunks(edge).zip(all.chunks_mut(edge)) {
-                for (share, row) in shares.iter().zip(below.chunks(edge)) {
-                    to.iter_mut().zip(row).for_each(|(to, x)| *to += share * x);
-                }
-            }
-            all
-        })
+        (0..self.edge).flat_map(|row| self.rollout_of(row)).collect()
     }
 
-    /// One row of the rollout, `[edge]`, in a fraction of the time. There is none beyond the last.
+    /// One row of it, `[edge]`. There is none beyond the last.
     pub fn rollout_of(&self, row: usize) -> Vec<f64> {
         if row >= self.edge {
             return Vec::new();
@@ -105,9 +95,8 @@ impl Mixed {
 impl Observer for Mixed {
     fn attend<T: Element>(&mut self, mut attending: Attending<'_, T>) -> regard_nn::Result<()> {
         attending.forward()?;
-        let (plan, shape, edge) = (attending.plan, attending.plan.shape(), self.edge);
-        let lse = View::new(attending.lse, [1, shape.q_heads, shape.q_len, 1])?;
-        let maps = plan.maps(lse, &plan.whole(), &[Grid { rows: self.block, keys: self.block }])?;
+        let edge = self.edge;
+        let maps = attending.maps(&attending.plan.whole(), &[Grid { rows: self.block, keys: self.block }])?;
         let mut layer = vec![0.0; edge * edge];
         for (row, to) in layer.chunks_mut(edge).enumerate() {
             for map in maps[0].data().chunks(edge * edge) {

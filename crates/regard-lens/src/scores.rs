@@ -20,7 +20,7 @@
 //! Mechanistically Explains Long-Context Factuality", §2, with the answer given instead of generated, so that a model that fails can be
 //! measured too.
 
-use regard::{Element, Grid, Inspect, Region, View};
+use regard::{Element, Grid, Inspect, Region};
 use regard_nn::{Attending, Decoder, Model, Observer};
 
 use crate::Result;
@@ -106,11 +106,9 @@ struct Repeats {
 impl Observer for Repeats {
     fn attend<T: Element>(&mut self, mut attending: Attending<'_, T>) -> regard_nn::Result<()> {
         attending.forward()?;
-        let (plan, shape) = (attending.plan, attending.plan.shape());
-        let (all, n) = (shape.q_len, self.n);
-        let region = Region { rows: all.saturating_sub(n)..all, ..plan.whole() };
-        let lse = View::new(attending.lse, [1, shape.q_heads, all, 1])?;
-        let weights = plan.maps(lse, &region, &[Grid { rows: 1, keys: 1 }])?;
+        let (all, n) = (attending.plan.shape().q_len, self.n);
+        let region = Region { rows: all.saturating_sub(n)..all, ..attending.plan.whole() };
+        let weights = attending.maps(&region, &[Grid { rows: 1, keys: 1 }])?;
         for weights in weights[0].data().chunks_exact(n * all) {
             // The row of query all − n + i; the same token is n before it.
             let mean = |after: usize| (0..n).map(|i| f64::from(weights[i * all + all - 2 * n + i + after])).sum::<f64>() / n as f64;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use regard::{Element, Facts, Grid, Inspect, Region, View};
+use regard::{Element, Facts, Grid, Inspect, Region};
 use regard_nn::{Attending, Decoder, Observer};
 
 use crate::ablate::HeadId;
@@ -109,10 +109,9 @@ impl Observer for Watch<'_> {
 /// The mass that tokens in some positions receive from all rows, of each head; nothing where there are none.
 fn special<T: Element>(attending: &Attending<'_, T>, positions: &[usize]) -> regard_nn::Result<Vec<f64>> {
     let (Some(&first), Some(&last)) = (positions.first(), positions.last()) else { return Ok(Vec::new()) };
-    let (plan, shape) = (attending.plan, attending.plan.shape());
-    let (n, keys) = (shape.q_len, first..last + 1);
-    let region = Region { keys: keys.clone(), ..plan.whole() };
-    let maps = plan.maps(View::new(attending.lse, [1, shape.q_heads, n, 1])?, &region, &[Grid { rows: n, keys: 1 }])?;
+    let (n, keys) = (attending.plan.shape().q_len, first..last + 1);
+    let region = Region { keys: keys.clone(), ..attending.plan.whole() };
+    let maps = attending.maps(&region, &[Grid { rows: n, keys: 1 }])?;
     // A cell of all rows is their mean.
     let mass = |cells: &[f32]| n as f64 * positions.iter().map(|at| f64::from(cells[at - first])).sum::<f64>();
     Ok(maps[0].data().chunks_exact(keys.len()).map(mass).collect())
@@ -122,9 +121,8 @@ fn special<T: Element>(attending: &Attending<'_, T>, positions: &[usize]) -> reg
 fn detail<T: Element>(attending: &Attending<'_, T>, facts: &Facts, width: usize, what: &Inspect) -> regard_nn::Result<Vec<Detail>> {
     let (plan, shape) = (attending.plan, attending.plan.shape());
     let (heads, n) = (shape.q_heads, shape.q_len);
-    let lse = View::new(attending.lse, [1, heads, n, 1])?;
     let (edge, grids) = (block(n), [Grid { rows: block(n), keys: block(n) }, Grid { rows: n, keys: width }]);
-    let maps = plan.maps(lse, &plan.whole(), &grids)?;
+    let maps = attending.maps(&plan.whole(), &grids)?;
     let [map, received] = [0, 1].map(|i| maps[i].data());
     let (cells, bins) = (map.len() / heads, received.len() / heads);
     let of_head = |(head, error): (usize, Rounding)| {

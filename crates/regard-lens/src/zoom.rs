@@ -6,7 +6,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 
-use regard::{Element, Grid, Region, View};
+use regard::{Element, Grid, Region};
 use regard_nn::{Attending, Decoder};
 
 use crate::ablate::{HeadId, check as check_head};
@@ -69,11 +69,9 @@ impl Zoom {
 
     /// The weights of the part, of the layer that has the head.
     pub(crate) fn of<T: Element>(&self, attending: &Attending<'_, T>) -> regard_nn::Result<Zoomed> {
-        let (plan, shape, block) = (attending.plan, attending.plan.shape(), self.block());
-        let lse = View::new(attending.lse, [1, shape.q_heads, shape.q_len, 1])?;
-        let heads = self.head.1..self.head.1 + 1;
-        let region = Region { heads, rows: self.rows.clone(), keys: self.keys.clone(), ..plan.whole() };
-        let maps = plan.maps(lse, &region, &[Grid { rows: block, keys: block }])?;
+        let (heads, block) = (self.head.1..self.head.1 + 1, self.block());
+        let region = Region { heads, rows: self.rows.clone(), keys: self.keys.clone(), ..attending.plan.whole() };
+        let maps = attending.maps(&region, &[Grid { rows: block, keys: block }])?;
         let [.., rows, columns] = maps[0].shape();
         let map = Map { block, rows, columns, data: encoded(maps[0].data()) };
         Ok(Zoomed { rows: [self.rows.start, self.rows.end], keys: [self.keys.start, self.keys.end], map })

@@ -1,7 +1,7 @@
 //! To look on as a decoder reads a text, and to change the residual stream and what heads give.
 
 use rayon::prelude::*;
-use regard::{Causal, Element, Facts, Inspect, Plan, Softcap, ViewMut, Window};
+use regard::{Causal, Element, Facts, Grid, Inspect, Plan, Region, Softcap, Tensor, View, ViewMut, Window};
 
 use super::Decoder;
 use crate::{Error, Result};
@@ -70,6 +70,16 @@ impl<T: Element> Attending<'_, T> {
         let plan = self.plan;
         let (out, lse) = self.views()?;
         Ok(plan.inspect_into(what, out, lse)?)
+    }
+
+    /// Maps of its weights, when it is computed.
+    ///
+    /// # Errors
+    /// As [`Plan::maps`].
+    pub fn maps(&self, region: &Region, grids: &[Grid]) -> Result<Vec<Tensor<f32>>> {
+        let shape = self.plan.shape();
+        let lse = View::new(self.lse, [1, shape.q_heads, shape.q_len, 1])?;
+        Ok(self.plan.maps(lse, region, grids)?)
     }
 
     /// The output of one head, row by row, to be changed.
