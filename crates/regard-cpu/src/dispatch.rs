@@ -84,32 +84,29 @@ impl Kernel {
         }
     }
 
-    /// Columns of a block of [`Product`](crate::simd::Product) whose accumulators fill the registers.
-    pub(crate) fn panel(self) -> usize {
-        struct Panel;
-        impl Task for Panel {
-            type Out = usize;
+    /// Numbers in a vector, and vectors side by side in a block of a product: [`Vector::LANES`] and [`Vector::PANEL`].
+    fn sizes(self) -> (usize, usize) {
+        struct Sizes;
+        impl Task for Sizes {
+            type Out = (usize, usize);
 
             #[inline(always)]
-            fn run<V: Vector>(self, _: V) -> usize {
-                V::PANEL * V::LANES
+            fn run<V: Vector>(self, _: V) -> (usize, usize) {
+                (V::LANES, V::PANEL)
             }
         }
-        self.run(Panel)
+        self.run(Sizes)
     }
 
     /// Numbers in a vector.
     pub(crate) fn lanes(self) -> usize {
-        struct Lanes;
-        impl Task for Lanes {
-            type Out = usize;
+        self.sizes().0
+    }
 
-            #[inline(always)]
-            fn run<V: Vector>(self, _: V) -> usize {
-                V::LANES
-            }
-        }
-        self.run(Lanes)
+    /// Columns of a block of [`Product`](crate::simd::Product) whose accumulators fill the registers.
+    pub(crate) fn panel(self) -> usize {
+        let (lanes, vectors) = self.sizes();
+        lanes * vectors
     }
 
     /// Runs a task compiled for this instruction set: the one table.

@@ -19,7 +19,7 @@ mod weigh;
 
 pub(crate) use few::FewScores;
 pub(crate) use pairs::{Amx, Pair, Pairs, Session, Tiles, pair_neighbours};
-pub(crate) use product::{InPanels, Product, RowProduct, side_by_side};
+pub(crate) use product::{InPanels, Product, RowProduct};
 pub(crate) use tile::{Factor, Meanwhile, SIDE, TileProduct};
 pub(crate) use transpose::Transpose;
 pub(crate) use weigh::Weigh;

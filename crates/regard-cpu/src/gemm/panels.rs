@@ -11,7 +11,6 @@ use crate::Kernel;
 use crate::lines::Lines;
 use crate::simd::{
     Factor, Meanwhile, Pair, Pairs, Product, RowProduct, SIDE, Session, Task, TileProduct, Tiles, Vector, pair_neighbours,
-    side_by_side,
 };
 
 /// Weights `[outputs, inputs]` in panels of `width` outputs; the last one is filled up with zeros.
@@ -79,7 +78,7 @@ impl Panels {
     pub(super) fn new<T: Element>(weight: &[T], outputs: usize, inputs: usize, kernel: Kernel) -> Self {
         let pairs = kernel.pairs().filter(|_| T::as_bf16(&[]).is_some());
         let tiled = pairs.is_some_and(|pairs| pairs.amx().is_some());
-        let (part, parts) = kernel.panels();
+        let (part, parts) = (kernel.panel(), 8 * kernel.lanes() / kernel.panel()); // as many as a `RowProduct` reads
         let (width, part) = match (tiled, pairs) {
             (true, _) => (2 * SIDE, 2 * SIDE),
             (_, Some(_)) => (part, part),
@@ -388,20 +387,4 @@ fn pack<T: Element, N: Copy + Default + Send>(
 fn product<'a, N, B>(a: &'a [N], b: &'a [B], c: &'a mut [f32], m: usize, n: usize) -> Product<'a, N, B> {
     let k = b.len() / n;
     Product { a, a_row: k, a_column: 1, b, b_row: n, c, c_row: n, m, n, k, add: false, careful: false }
-}
-
-impl Kernel {
-    /// Columns of a block of [`Product`] whose accumulators fill the registers, and how many blocks one row takes side by side.
-    fn panels(self) -> (usize, usize) {
-        struct Panel;
-        impl Task for Panel {
-            type Out = (usize, usize);
-
-            #[inline(always)]
-            fn run<V: Vector>(self, _: V) -> (usize, usize) {
-                (V::PANEL * V::LANES, side_by_side::<V>())
-            }
-        }
-        self.run(Panel)
-    }
 }

@@ -262,17 +262,12 @@ impl Task for Product<'_, f32, bf16> {
     }
 }
 
-/// Panels that [`RowProduct`] reads side by side.
-pub(crate) const fn side_by_side<V: Vector>() -> usize {
-    8 / V::PANEL
-}
-
 /// `c = x·B` of one row and the panels of `B` that follow each other, each `[k, PANEL·LANES]`: the chains of a [`Product`], eight vectors
 /// of them at a time. With one panel's, each step would wait for the one before, and not for the memory.
 pub(crate) struct RowProduct<'a, B> {
     /// `[k]`
     pub(crate) x: &'a [f32],
-    /// [`side_by_side`] panels.
+    /// `8 / PANEL` panels.
     pub(crate) b: &'a [B],
     /// `[8·LANES]`
     pub(crate) c: &'a mut [f32],
