@@ -76,7 +76,7 @@ pub(crate) struct Inspect {
     zoom: Vec<String>,
     /// Patch the second prompt with what heads give, and the residual stream holds, in the first, and tell how much of the answer comes back
     #[arg(long, num_args = 2, value_names = ["CLEAN", "CORRUPT"],
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent", "seed"])]
+        conflicts_with_all = OF_TEXTS, conflicts_with = "seed")]
     patch: Option<Vec<String>>,
     /// The answer that prompts are compared by, as it follows them [default: the likeliest token after CLEAN]
     #[arg(long, value_name = "TEXT", requires = "patch")]
@@ -84,7 +84,7 @@ pub(crate) struct Inspect {
     /// Ask for facts in long texts of these lengths, in tokens, and tell which are found, and how much of each head's mass is on those that are
     /// not
     #[arg(long, value_name = "LENGTH,…", value_delimiter = ',',
-        conflicts_with_all = ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent", "patch"])]
+        conflicts_with_all = OF_TEXTS, conflicts_with = "patch")]
     long_context: Vec<usize>,
     /// Texts for each length and depth
     #[arg(long, value_name = "N", default_value_t = 2, requires = "long_context", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -99,6 +99,10 @@ pub(crate) struct Inspect {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
+
+/// The options that are of texts and their report.
+const OF_TEXTS: [&str; 13] =
+    ["text", "file", "out", "similarities", "svg", "png", "ablate", "prune", "through", "range", "zoom", "first", "recent"];
 
 /// What is read where nothing is given.
 const TALE: &str = "Once upon a time there was a king who had three daughters, and the youngest was so fair that the sun himself wondered at \
