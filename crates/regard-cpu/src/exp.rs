@@ -16,7 +16,7 @@ pub(crate) const ROUND: f32 = 12_582_912.0;
 pub(crate) fn exp<V: Vector>(v: V, x: V::F) -> V::F {
     const P: [f32; 6] = [1.330_060_8e-3, 9.669_692e-3, 5.550_558_5e-2, 2.402_228_3e-1, std::f32::consts::LN_2, 1.0];
     let log2e = v.splat(std::f32::consts::LOG2_E);
-    let n = v.mul_add(x, log2e, v.splat(ROUND)); // and ROUND
+    let n = v.mul_add(x, log2e, v.splat(ROUND)); // n + ROUND
     let r = v.mul_add(x, log2e, v.sub(v.splat(ROUND), n));
     let mut p = v.splat(P[0]);
     for c in &P[1..] {
