@@ -48,7 +48,7 @@ pub use kv::Kv;
 pub use linear::{Feature, Gate, LinearInputs, LinearShape, UpdateRule};
 pub use mask::{
     Around, Blocks, Blockwise, Bools, Causal, Dilated, Documents, Either, Fixed, Global, Lens, Mask, Padding, Pair, PrefixLm,
-    RandomKeys, Spans, Strided, Tile, Window,
+    RandomKeys, Spans, Strided, TILE_PAIRS, Tile, Window,
 };
 pub use patch::Patch;
 pub use score::{Alibi, Bias, BiasSink, Gaussian, RelativeBias, Score, Slope, Softcap, WithSlope, with_slope};

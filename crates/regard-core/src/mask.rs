@@ -85,6 +85,10 @@ impl Pair {
     }
 }
 
+/// Pairs of the tiles that kernels compute. They ask a mask about larger areas too, to skip what is hidden as a whole; one that has to read
+/// an array pair by pair answers [`Tile::Mixed`] there, for it will be asked about each tile.
+pub const TILE_PAIRS: usize = 64 * 64;
+
 /// What a mask does to one tile of scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tile {
@@ -155,7 +159,8 @@ pub trait Mask: Sync {
 
     /// What the mask does to all pairs of two non-empty ranges; `at` tells batch, head and lengths.
     ///
-    /// [`Tile::Mixed`] is always right; `Hidden` and `Clear` are promises about every pair.
+    /// [`Tile::Mixed`] is always right; `Hidden` and `Clear` are promises about every pair. Kernels ask about tiles, and before that about
+    /// areas larger than [`TILE_PAIRS`], where the answer should not take longer than for a tile.
     fn tile(&self, _q: Range<u32>, _kv: Range<u32>, _at: Pair) -> Tile {
         Tile::Mixed
     }

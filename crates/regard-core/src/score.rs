@@ -46,7 +46,7 @@ pub trait Score: Sync {
     }
 
     /// Whether this score makes −∞ of every score of these queries and keys, whatever it is. Such tiles are skipped, so asking must cost
-    /// a fraction of computing them; `false` is always right.
+    /// a fraction of computing them, and of more than [`TILE_PAIRS`](crate::TILE_PAIRS) next to nothing; `false` is always right.
     fn hides_tile(&self, _q: &Range<u32>, _kv: &Range<u32>, _at: Pair) -> bool {
         false
     }

@@ -87,6 +87,15 @@ impl RowBlock {
         tiles.iter().any(|(tile, _)| *tile != Tile::Hidden).then_some(tiles)
     }
 
+    /// Whether the mask hides some keys from all of these rows, as far as it tells: of more keys than a tile it may not know.
+    #[inline(always)]
+    pub(crate) fn hides(&self, shape: &Shape, rule: &dyn TileRule, keys: &Range<usize>) -> bool {
+        self.runs.iter().all(|run| {
+            let at = shape.pair(self.batch, run.head, run.q, keys.start);
+            rule.tile(at.q..at.q + run.lanes.len() as u32, keys.start as u32..keys.end as u32, at) == Tile::Hidden
+        })
+    }
+
     /// The position of lane `i`'s row and the first key of a patch list, for dropout.
     #[inline(always)]
     pub(crate) fn each_row(&self, shape: &Shape, mut f: impl FnMut(usize, Pair)) {
@@ -107,6 +116,25 @@ pub(crate) fn group_row(shape: &Shape, batch: usize, kv_head: usize) -> usize {
 pub(crate) fn ranges(all: Range<usize>, size: usize) -> impl DoubleEndedIterator<Item = Range<usize>> + Clone {
     let end = all.end;
     all.step_by(size).map(move |start| start..(start + size).min(end))
+}
+
+/// The pieces of [`ranges`] that are not hidden, found by halving: of what is hidden together no piece is looked at.
+pub(crate) fn seen(all: Range<usize>, size: usize, hidden: &impl Fn(&Range<usize>) -> bool) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut left = vec![all];
+    while let Some(range) = left.pop() {
+        let pieces = range.len().div_ceil(size);
+        if pieces == 0 || hidden(&range) {
+            continue;
+        }
+        if pieces == 1 {
+            found.push(range);
+        } else {
+            let middle = range.start + pieces / 2 * size;
+            left.extend([middle..range.end, range.start..middle]); // the first half comes next
+        }
+    }
+    found
 }
 
 /// The tiles of some keys. `keys` begins at a multiple of [`TILE`].

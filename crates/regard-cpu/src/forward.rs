@@ -7,7 +7,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use regard_core::{Element, Shape, ViewMut};
 
-use crate::block::{RowBlock, apply, ranges, tiles};
+use crate::block::{RowBlock, apply, seen, tiles};
 use crate::exp::exp;
 use crate::lines::Lines;
 use crate::once::per_element;
@@ -149,10 +149,13 @@ fn attend<T: Element>(
     let of_tiles: Vec<_> = blocks.iter().filter(|_| amx.is_some()).map(|block| tiled::queries(p, block)).collect();
     let queries: Vec<Query> = blocks.iter().filter(|_| amx.is_none()).map(|block| Query::of(p, block)).collect();
     let packed = || Packed::new(p, (first.batch, first.kv_head), if blocks.len() == 1 { 1 } else { SPAN / TILE });
-    let spans = ranges(0..p.shape.keys(first.batch), SPAN);
+    let spans = seen_spans(p, rule, blocks);
     let mut all: Vec<Partial> = blocks.iter().map(|block| Partial::empty(block.width, p.shape.value_dim)).collect();
     let part = |i: usize, keys: Range<usize>, packed: &mut Packed<'_, T>, scratch: &mut Scratch| {
         let block = &blocks[i];
+        if blocks.len() > 1 && block.hides(&p.shape, rule, &keys) {
+            return None;
+        }
         if let Some(amx) = amx {
             let (q, prepared, scratch) = (&of_tiles[i][..], &mut packed.tiled, &mut scratch.tiled);
             return p.kernel.run(tiled::Span { amx, p, rule, block, q, keys, careful, prepared, scratch });
@@ -161,7 +164,6 @@ fn attend<T: Element>(
     };
     let fold = |all: &mut Partial, part: &Option<Partial>| part.iter().for_each(|part| p.kernel.run(Fold { all, part }));
     if split_keys {
-        let spans: Vec<_> = spans.collect();
         for (i, all) in all.iter_mut().enumerate() {
             let own = || (packed(), Scratch::default());
             let parts = spans.par_iter().map_init(own, |(packed, scratch), keys| part(i, keys.clone(), packed, scratch));
@@ -179,6 +181,13 @@ fn attend<T: Element>(
         }
     }
     all
+}
+
+/// The spans of keys that some row of a band may see.
+pub(crate) fn seen_spans<T: Element>(p: &Problem<'_, T>, rule: &dyn TileRule, band: &[RowBlock]) -> Vec<Range<usize>> {
+    let (first, last) = (&band[0], &band[band.len() - 1]);
+    let all = RowBlock::new(&p.shape, 1, first.batch, first.kv_head, first.rows.start..last.rows.end);
+    seen(0..p.shape.keys(first.batch), SPAN, &|keys| all.hides(&p.shape, rule, keys))
 }
 
 /// One span of keys: its own partial softmax, or nothing where the mask hides it all.

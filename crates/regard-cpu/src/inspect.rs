@@ -16,8 +16,8 @@ use regard_core::{Element, ViewMut};
 
 use self::sums::{FoldSums, Sums};
 use self::top::Top;
-use crate::block::{RowBlock, ranges};
-use crate::forward::{Finish, Fold, Partial, Scratch, Span, Watch, bands, forward};
+use crate::block::RowBlock;
+use crate::forward::{Finish, Fold, Partial, Scratch, Span, Watch, bands, forward, seen_spans};
 use crate::once::per_element;
 use crate::packed::Packed;
 use crate::products::Query;
@@ -176,7 +176,7 @@ fn look<T: Element>(
     };
     let mut all: Vec<Looked> = blocks.iter().map(empty).collect();
     let mut watch = Watching::default();
-    for keys in ranges(0..p.shape.keys(first.batch), SPAN) {
+    for keys in seen_spans(p, rule, blocks) {
         for ((block, query), all) in blocks.iter().zip(&queries).zip(&mut all) {
             let part = Sums::new(p, what, block);
             let top = std::mem::take(&mut all.top);

@@ -58,6 +58,8 @@ pub const TILE: usize = 64;
 /// Query rows in a block: the rows of all heads that share a KV head, flattened.
 pub const ROWS: usize = 64;
 
+const _: () = assert!(TILE * ROWS == regard_core::TILE_PAIRS);
+
 /// Keys in a span. Partial softmax states are folded span by span, so any split of the keys over threads gives the same bits.
 pub const SPAN: usize = 512;
 

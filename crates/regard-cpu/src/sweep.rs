@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use regard_core::{BiasSink, Element, View};
 
-use crate::block::{RowBlock, apply, group_row, ranges, tiles};
+use crate::block::{RowBlock, apply, group_row, seen, tiles};
 use crate::exp::exp;
 use crate::forward::drop_out;
 use crate::gradient_products::{Factors, Paired, Wide};
@@ -77,7 +77,8 @@ impl<T: Element> Sweep<'_, '_, T> {
     #[inline(always)]
     fn blocks<V: Vector>(&mut self, v: V, factors: &mut impl Factors) {
         let mut tile = Scratch::default();
-        for rows in ranges(self.rows.clone(), ROWS) {
+        let block = |rows: &Range<usize>| RowBlock::new(&self.p.shape, V::LANES, self.batch, self.kv_head, rows.clone());
+        for rows in seen(self.rows.clone(), ROWS, &|rows| block(rows).hides(&self.p.shape, self.rule, &self.keys)) {
             let block = RowBlock::new(&self.p.shape, V::LANES, self.batch, self.kv_head, rows);
             self.row_block(v, factors, &block, &mut tile);
         }

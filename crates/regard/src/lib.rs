@@ -131,8 +131,8 @@ pub use plan::{Grads, GradsMut, Output, Plan};
 pub use regard_core::{
     Alibi, Around, Bias, BiasSink, Blocks, Blockwise, Bools, CacheShape, Causal, Dilated, Documents, Dropout, Either, Element,
     Error, Feature, Fixed, Gate, Gaussian, Global, Kv, KvCache, Lens, LinearInputs, LinearShape, Mask, Padding, Pair, Patch,
-    PrefixLm, RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, Tensor, Tile,
-    UpdateRule, View, ViewMut, Window, WithSlope, with_slope,
+    PrefixLm, RandomKeys, RelativeBias, Result, Score, Sequence, Shape, Slope, Softcap, Spans, State, Strided, TILE_PAIRS, Tensor,
+    Tile, UpdateRule, View, ViewMut, Window, WithSlope, with_slope,
 };
 pub use regard_cpu::{Grid, Inspect, Lines, PackedMatrix, Region, Threads, Tiles};
 pub use rope::{Angles, Rope, RopeScaling, RopeStyle};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::mask::{Mask, Pair, Tile};
+use crate::mask::{Mask, Pair, TILE_PAIRS, Tile};
 use crate::{Result, Shape, View};
 
 /// Visible where the array is true: `[batch, q_heads, q_len, kv_len]`, any of them 1 to repeat.
@@ -22,6 +22,9 @@ impl Mask for Bools<'_> {
 
     /// Reads the whole tile: a fraction of what computing it would cost.
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        if q.len() * kv.len() > TILE_PAIRS {
+            return Tile::Mixed;
+        }
         let first = self.keep(at.with(q.start, kv.start));
         for row in q {
             let same = match self.0.broadcast_keys(&kv, at.with(row, kv.start)) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::mask::PIECE;
+use crate::mask::{PIECE, TILE_PAIRS};
 use crate::{BiasSink, Element, Pair, Patch, Result, Score, Shape, Slope, View};
 
 /// `s → s + bias[batch, head, q, kv]`; any of the four sizes may be 1 to repeat. An element of −∞ hides its pair, whatever its score is,
@@ -86,7 +86,8 @@ impl<T: Element> Score for Bias<'_, T> {
     }
 
     fn hides_tile(&self, q: &Range<u32>, kv: &Range<u32>, at: Pair) -> bool {
-        self.lies_along_keys()
+        q.len() * kv.len() <= TILE_PAIRS
+            && self.lies_along_keys()
             && q.clone().all(|q| {
                 let mut few = kv.clone().step_by(TURNED).map(|key| key..(key + TURNED as u32).min(kv.end));
                 few.all(|keys| {

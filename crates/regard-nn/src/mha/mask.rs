@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use regard::{Causal, Mask, Pair, Tile};
+use regard::{Causal, Mask, Pair, TILE_PAIRS, Tile};
 
 use crate::Result;
 
@@ -58,6 +58,9 @@ impl Mask for Seen {
 
     /// Reads the whole tile: a fraction of what computing it would cost.
     fn tile(&self, q: Range<u32>, kv: Range<u32>, at: Pair) -> Tile {
+        if q.len() * kv.len() > TILE_PAIRS {
+            return Tile::Mixed;
+        }
         let first = self.keep(at.with(q.start, kv.start));
         let mut pairs = q.flat_map(|q| kv.clone().map(move |kv| at.with(q, kv)));
         match pairs.all(|pair| self.keep(pair) == first) {
