@@ -153,7 +153,7 @@ fn attend<T: Element>(
     let mut all: Vec<Partial> = blocks.iter().map(|block| Partial::empty(block.width, p.shape.value_dim)).collect();
     let part = |i: usize, keys: Range<usize>, packed: &mut Packed<'_, T>, scratch: &mut Scratch| {
         let block = &blocks[i];
-        if blocks.len() > 1 && block.hides(&p.shape, rule, &keys) {
+        if block.hides(&p.shape, rule, &keys) {
             return None;
         }
         if let Some(amx) = amx {

@@ -177,7 +177,8 @@ fn look<T: Element>(
     let mut all: Vec<Looked> = blocks.iter().map(empty).collect();
     let mut watch = Watching::default();
     for keys in seen_spans(p, rule, blocks) {
-        for ((block, query), all) in blocks.iter().zip(&queries).zip(&mut all) {
+        let of_blocks = blocks.iter().zip(&queries).zip(&mut all);
+        for ((block, query), all) in of_blocks.filter(|((block, _), _)| !block.hides(&p.shape, rule, &keys)) {
             let part = Sums::new(p, what, block);
             let top = std::mem::take(&mut all.top);
             watch = Watching { sums: part, top, output, ..watch };

@@ -19,5 +19,6 @@ mod poison;
 mod rope;
 mod run;
 mod same_bits;
+mod skip;
 mod state;
 mod teach;
