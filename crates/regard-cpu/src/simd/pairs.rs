@@ -206,12 +206,55 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
     fn weights(from: &[f32], width: usize, to: &mut [Pair]) {
-        pair_weights(from, width, to);
+        if !width.is_multiple_of(LANES) {
+            return pair_weights(from, width, to);
+        }
+        const { assert!(LANES == 16) };
+        let turn = _mm512_set_epi16(
+            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
+        );
+        for (to, rows) in to.chunks_exact_mut(width).zip(from.chunks(2 * width)) {
+            let (first, second) = rows.split_at(width);
+            let (first, _) = first.as_chunks();
+            let (second, _) = second.as_chunks();
+            let (to, _) = to.as_chunks_mut();
+            for (i, (to, first)) in to.iter_mut().zip(first).enumerate() {
+                // In pairs: the first half of 32 numbers beside the second one.
+                store(_mm512_permutexvar_epi16(turn, rounded(first, second.get(i).unwrap_or(&[0.0; LANES]))), to);
+            }
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
     fn neighbours(from: &[f32], to: &mut [Pair]) {
-        pair_neighbours(from, to);
+        let (lanes, rest) = to.as_chunks_mut::<LANES>();
+        let (numbers, _) = from.as_chunks::<LANES>();
+        let (two, _) = numbers.as_chunks::<2>();
+        for (to, [first, second]) in lanes.iter_mut().zip(two) {
+            store(rounded(first, second), to);
+        }
+        pair_neighbours(&from[2 * LANES * two.len().min(lanes.len())..], rest);
+    }
+
+    /// Numbers in a vector.
+    const LANES: usize = 16;
+
+    /// Sixteen numbers and sixteen more, rounded to nearest even; what is too small to be normal becomes 0, as it does in products.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn rounded(first: &[f32; LANES], second: &[f32; LANES]) -> __m512i {
+        // SAFETY: each is sixteen numbers; the cast keeps all bits.
+        unsafe {
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(
+                _mm512_loadu_ps(second.as_ptr()),
+                _mm512_loadu_ps(first.as_ptr()),
+            ))
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn store(pairs: __m512i, to: &mut [Pair; LANES]) {
+        // SAFETY: there is room for sixteen pairs of 32 bits.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs) }
     }
 
     // Products of pairs are computed by `Session::multiply` and `Dot::careful` only, which hold the proof that the machine has AVX-512 BF16.
