@@ -21,10 +21,11 @@ pub(crate) struct Sums {
     intervals: Vec<Interval>,
     /// The row of the first class of distances.
     classes: usize,
-    /// Lanes of each head, and the position of the first query among the keys.
-    runs: Vec<(Range<usize>, i64)>,
-    /// The position of every lane.
+    /// The least and the greatest position of the queries of each vector, among the keys.
+    vectors: Vec<(i64, i64)>,
+    /// The position of every lane, and how far it is from the least of its vector.
     positions: Vec<f32>,
+    offsets: Vec<f32>,
     /// `Σ p` of a tile, and its largest scores.
     tile: [Vec<f32>; 2],
 }
@@ -51,14 +52,19 @@ impl Sums {
         intervals.extend(what.ranges.iter().map(fixed));
         let classes = 2 + intervals.len();
         let position = |head, q| i64::from(shape.pair(block.batch, head, q, 0).q_abs());
-        let runs: Vec<_> = block.runs.iter().map(|run| (run.lanes.clone(), position(run.head, run.q))).collect();
-        let mut positions = vec![0.0; width];
-        for (lanes, first) in &runs {
-            positions[lanes.clone()].iter_mut().zip(*first..).for_each(|(to, q)| *to = q as f32);
+        let all: Vec<i64> = block.runs.iter().flat_map(|run| (position(run.head, run.q)..).take(run.lanes.len())).collect();
+        let (mut vectors, mut positions, mut offsets) = (Vec::new(), vec![0.0; width], vec![0.0; width]);
+        let lanes = p.kernel.lanes();
+        for ((all, positions), offsets) in all.chunks(lanes).zip(positions.chunks_mut(lanes)).zip(offsets.chunks_mut(lanes)) {
+            let least = all.iter().copied().min().unwrap_or(0);
+            vectors.push((least, all.iter().copied().max().unwrap_or(0)));
+            for ((q, position), offset) in all.iter().zip(positions).zip(offsets) {
+                (*position, *offset) = (*q as f32, (q - least) as f32);
+            }
         }
         let rows = classes + Inspect::distances(shape.kv_len, shape.q_len);
         let tile = [vec![0.0; width], vec![0.0; width]];
-        Sums { width, data: Lines::zeros(rows * width), intervals, classes, runs, positions, tile }
+        Sums { width, data: Lines::zeros(rows * width), intervals, classes, vectors, positions, offsets, tile }
     }
 
     /// The largest scores of the last tile.
@@ -145,24 +151,56 @@ impl Task for Masses<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, _: V) {
-        let Masses { sums: Sums { width, data, intervals, classes, runs, tile: [sum, _], .. }, keys, p } = self;
-        let (start, end) = (keys.start as i64, keys.end as i64);
-        for (lanes, q) in runs.iter() {
-            let (q, last) = (*q, *q + lanes.len() as i64 - 1);
-            let mut add = |row: usize, interval: Interval| {
-                interval.add(&mut data[row * *width..][..*width], (lanes, q), (start, end), (p, sum));
-            };
-            intervals.iter().enumerate().for_each(|(i, interval)| add(2 + i, *interval));
-            for class in classes_between(q - (end - 1), last - start) {
-                let (near, far) = bounds(class);
-                add(*classes + class, Interval { moving: true, start: 1 - far, end: 1 - near });
+    fn run<V: Vector>(mut self, v: V) {
+        let (start, end) = (self.keys.start as i64, self.keys.end as i64);
+        for vector in 0..self.sums.vectors.len() {
+            let (least, most) = self.sums.vectors[vector];
+            for i in 0..self.sums.intervals.len() {
+                self.add(v, vector, 2 + i, self.sums.intervals[i]);
             }
-            for class in classes_between(start - last, end - 1 - q).filter(|class| *class > 0) {
+            for class in classes_between(least - (end - 1), most - start) {
                 let (near, far) = bounds(class);
-                add(*classes + class, Interval { moving: true, start: near, end: far });
+                self.add(v, vector, self.sums.classes + class, Interval { moving: true, start: 1 - far, end: 1 - near });
+            }
+            for class in classes_between(start - most, end - 1 - least).filter(|class| *class > 0) {
+                let (near, far) = bounds(class);
+                self.add(v, vector, self.sums.classes + class, Interval { moving: true, start: near, end: far });
             }
         }
+    }
+}
+
+impl Masses<'_> {
+    /// Adds to a row of sums what the queries of a vector have of an interval in this tile.
+    #[inline(always)]
+    fn add<V: Vector>(&mut self, v: V, vector: usize, row: usize, interval: Interval) {
+        let Sums { width, vectors, offsets, data, tile: [sum, _], .. } = &mut *self.sums;
+        let ((first, end), lane) = ((self.keys.start as i64, self.keys.end as i64), vector * V::LANES);
+        let (least, spread) = if interval.moving { (vectors[vector].0, vectors[vector].1 - vectors[vector].0) } else { (0, 0) };
+        let [low, high] = [interval.start + least, interval.end + least]; // of the least query; of others, up to `spread` more
+        if high + spread <= first || low >= end || low >= high {
+            return;
+        }
+        let to = &mut data[row * *width + lane..][..V::LANES];
+        let mut mass = v.load(to);
+        if low + spread <= first && high >= end {
+            mass = v.add(mass, v.load(&sum[lane..]));
+        } else {
+            let (low, high) = (low.max(first - spread), high.min(end)); // the same keys of the tile, in small numbers
+            let (zero, length) = (v.splat(0.0), v.splat((high - low) as f32));
+            let (from, upto) = (low.max(first), (high + spread).min(end));
+            let mut place = v.splat((from - low) as f32); // of the key in the interval of each query
+            if interval.moving {
+                place = v.sub(place, v.load(&offsets[lane..]));
+            }
+            let rows = self.p[(from - first) as usize * *width..].chunks_exact(*width);
+            for row in rows.take((upto - from) as usize) {
+                let p = v.select_below(place, length, v.load(&row[lane..]), zero);
+                mass = v.add(mass, v.select_below(place, zero, zero, p));
+                place = v.add(place, v.splat(1.0));
+            }
+        }
+        v.store(mass, to);
     }
 }
 
@@ -174,30 +212,6 @@ fn classes_between(least: i64, most: i64) -> Range<usize> {
 /// The distances of a class.
 fn bounds(class: usize) -> (i64, i64) {
     if class == 0 { (0, 1) } else { (1 << (class - 1), 1 << class) }
-}
-
-impl Interval {
-    /// Adds what the lanes of a run, whose first query is at `q`, have of it in a tile of keys.
-    #[inline(always)]
-    fn add(self, to: &mut [f32], (lanes, q): (&Range<usize>, i64), (first, end): (i64, i64), (p, sum): (&[f32], &[f32])) {
-        let (n, width) = (lanes.len() as i64, sum.len());
-        let (q, step) = if self.moving { (q, n - 1) } else { (0, 0) };
-        let [low, high] = [self.start + q, self.end + q]; // of the first lane
-        if high + step <= first || low >= end || low >= high {
-            return;
-        }
-        if low + step <= first && high >= end {
-            to[lanes.clone()].iter_mut().zip(&sum[lanes.clone()]).for_each(|(to, sum)| *to += sum);
-            return;
-        }
-        for key in low.max(first)..(high + step).min(end) {
-            // Lanes i with low + i ≤ key < high + i, or all.
-            let (from, upto) = if self.moving { ((key - high + 1).max(0), (key - low + 1).min(n)) } else { (0, n) };
-            let seen = lanes.start + from as usize..lanes.start + upto.max(from) as usize;
-            let row = &p[(key - first) as usize * width..][..width];
-            to[seen.clone()].iter_mut().zip(&row[seen]).for_each(|(to, p)| *to += p);
-        }
-    }
 }
 
 /// Joins what a span gathered to what those before it did; their states are not joined yet.
