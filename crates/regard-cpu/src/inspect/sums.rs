@@ -115,28 +115,49 @@ impl Task for Gather<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
+    fn run<V: Vector>(mut self, v: V) {
+        let width = self.max.len();
+        let mut lane = 0;
+        while lane < width {
+            lane += match (width - lane) / V::LANES {
+                2.. => self.columns::<V, 2>(v, lane),
+                _ => self.columns::<V, 1>(v, lane),
+            };
+        }
+    }
+}
+
+impl Gather<'_> {
+    /// The lanes `lane..lane + P·LANES`, side by side: each sum of one vector waits for its last step. Returns how many.
+    #[inline(always)]
+    fn columns<V: Vector, const P: usize>(&mut self, v: V, lane: usize) -> usize {
         let Gather { first, p, s, max, positions, to: [shifted, distance, sum, largest] } = self;
         let width = max.len();
-        for lane in (0..width).step_by(V::LANES) {
-            let (m, q) = (finite(v, v.load(&max[lane..])), v.load(&positions[lane..]));
-            let (mut t, mut far) = (v.load(&shifted[lane..]), v.load(&distance[lane..]));
-            let (mut mass, mut top) = (v.splat(0.0), v.splat(f32::NEG_INFINITY));
-            let mut key = v.splat(first as f32);
-            for (p, s) in p.chunks_exact(width).zip(s.chunks_exact(width)) {
-                let (p, s) = (v.load(&p[lane..]), v.load(&s[lane..]));
-                t = v.mul_add(p, v.max(v.sub(s, m), v.splat(-100.0)), t); // finite where the weight is 0
-                let d = v.sub(q, key);
-                far = v.mul_add(p, v.max(d, v.sub(key, q)), far);
-                mass = v.add(mass, p);
-                top = v.max(s, top);
-                key = v.add(key, v.splat(1.0));
-            }
-            v.store(t, &mut shifted[lane..]);
-            v.store(far, &mut distance[lane..]);
-            v.store(mass, &mut sum[lane..]);
-            v.store(top, &mut largest[lane..]);
+        let lanes = |column: usize| lane + column * V::LANES..lane + (column + 1) * V::LANES;
+        let zeros = [v.splat(0.0); P];
+        let (mut m, mut q, mut t, mut far) = (zeros, zeros, zeros, zeros);
+        for i in 0..P {
+            (m[i], q[i]) = (finite(v, v.load(&max[lanes(i)])), v.load(&positions[lanes(i)]));
+            (t[i], far[i]) = (v.load(&shifted[lanes(i)]), v.load(&distance[lanes(i)]));
         }
+        let (mut mass, mut top, mut key) = (zeros, [v.splat(f32::NEG_INFINITY); P], v.splat(*first as f32));
+        for (p, s) in p.chunks_exact(width).zip(s.chunks_exact(width)) {
+            for i in 0..P {
+                let (p, s) = (v.load(&p[lanes(i)]), v.load(&s[lanes(i)]));
+                t[i] = v.mul_add(p, v.max(v.sub(s, m[i]), v.splat(-100.0)), t[i]); // finite where the weight is 0
+                far[i] = v.mul_add(p, v.max(v.sub(q[i], key), v.sub(key, q[i])), far[i]);
+                mass[i] = v.add(mass[i], p);
+                top[i] = v.max(s, top[i]);
+            }
+            key = v.add(key, v.splat(1.0));
+        }
+        for i in 0..P {
+            v.store(t[i], &mut shifted[lanes(i)]);
+            v.store(far[i], &mut distance[lanes(i)]);
+            v.store(mass[i], &mut sum[lanes(i)]);
+            v.store(top[i], &mut largest[lanes(i)]);
+        }
+        P * V::LANES
     }
 }
 
