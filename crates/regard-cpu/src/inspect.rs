@@ -175,18 +175,18 @@ fn look<T: Element>(
         top: Top::new(what.top, block.rows.len()),
     };
     let mut all: Vec<Looked> = blocks.iter().map(empty).collect();
-    let mut watch = Watching::default();
+    let mut parts: Vec<Sums> = blocks.iter().map(|block| Sums::new(p, what, block)).collect();
+    let mut watch = Watching { output, ..Watching::default() };
     for keys in seen_spans(p, rule, blocks) {
-        let of_blocks = blocks.iter().zip(&queries).zip(&mut all);
-        for ((block, query), all) in of_blocks.filter(|((block, _), _)| !block.hides(&p.shape, rule, &keys)) {
-            let part = Sums::new(p, what, block);
-            let top = std::mem::take(&mut all.top);
-            watch = Watching { sums: part, top, output, ..watch };
+        let of_blocks = blocks.iter().zip(&queries).zip(all.iter_mut().zip(&mut parts));
+        for ((block, query), (all, sums)) in of_blocks.filter(|((block, _), _)| !block.hides(&p.shape, rule, &keys)) {
+            sums.clear();
+            (watch.sums, watch.top) = (std::mem::take(sums), std::mem::take(&mut all.top));
             let keys = keys.clone();
             let part = p.kernel.run(Span { p, rule, block, query, keys, careful, packed: &mut packed, scratch, watch: &mut watch });
-            all.top = std::mem::take(&mut watch.top);
+            (*sums, all.top) = (std::mem::take(&mut watch.sums), std::mem::take(&mut watch.top));
             if let Some(part) = part {
-                p.kernel.run(FoldSums { all: &mut all.sums, part: &watch.sums, states: [&all.state, &part] });
+                p.kernel.run(FoldSums { all: &mut all.sums, part: sums, states: [&all.state, &part] });
                 p.kernel.run(Fold { all: &mut all.state, part: &part });
             }
         }

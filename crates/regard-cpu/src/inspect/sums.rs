@@ -67,6 +67,11 @@ impl Sums {
         Sums { width, data: Lines::zeros(rows * width), intervals, classes, vectors, positions, offsets, tile }
     }
 
+    /// As new.
+    pub(crate) fn clear(&mut self) {
+        self.data.fill(0.0);
+    }
+
     /// The largest scores of the last tile.
     pub(crate) fn largest(&self) -> &[f32] {
         &self.tile[1]
