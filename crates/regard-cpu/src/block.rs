@@ -79,9 +79,8 @@ impl RowBlock {
     #[inline(always)]
     pub(crate) fn tile(&self, shape: &Shape, rule: &dyn TileRule, keys: &Range<usize>) -> Option<Vec<(Tile, Patch)>> {
         let kind = |run: &Run| {
-            let at = shape.pair(self.batch, run.head, run.q, keys.start);
-            let patch = Patch { lanes: run.lanes.clone(), width: self.width, keys: keys.len(), at };
-            (rule.tile(at.q..at.q + run.lanes.len() as u32, keys.start as u32..keys.end as u32, at), patch)
+            let (tile, at) = self.ask(shape, rule, run, keys);
+            (tile, Patch { lanes: run.lanes.clone(), width: self.width, keys: keys.len(), at })
         };
         let tiles: Vec<_> = self.runs.iter().map(kind).collect();
         tiles.iter().any(|(tile, _)| *tile != Tile::Hidden).then_some(tiles)
@@ -90,10 +89,14 @@ impl RowBlock {
     /// Whether the mask hides some keys from all of these rows, as far as it tells: of more keys than a tile it may not know.
     #[inline(always)]
     pub(crate) fn hides(&self, shape: &Shape, rule: &dyn TileRule, keys: &Range<usize>) -> bool {
-        self.runs.iter().all(|run| {
-            let at = shape.pair(self.batch, run.head, run.q, keys.start);
-            rule.tile(at.q..at.q + run.lanes.len() as u32, keys.start as u32..keys.end as u32, at) == Tile::Hidden
-        })
+        self.runs.iter().all(|run| self.ask(shape, rule, run, keys).0 == Tile::Hidden)
+    }
+
+    /// What the mask does to a run and some keys, and their first pair.
+    #[inline(always)]
+    fn ask(&self, shape: &Shape, rule: &dyn TileRule, run: &Run, keys: &Range<usize>) -> (Tile, Pair) {
+        let at = shape.pair(self.batch, run.head, run.q, keys.start);
+        (rule.tile(at.q..at.q + run.lanes.len() as u32, keys.start as u32..keys.end as u32, at), at)
     }
 
     /// The position of lane `i`'s row and the first key of a patch list, for dropout.

@@ -77,10 +77,10 @@ impl<T: Element> Sweep<'_, '_, T> {
     #[inline(always)]
     fn blocks<V: Vector>(&mut self, v: V, factors: &mut impl Factors) {
         let mut tile = Scratch::default();
-        let block = |rows: &Range<usize>| RowBlock::new(&self.p.shape, V::LANES, self.batch, self.kv_head, rows.clone());
-        for rows in seen(self.rows.clone(), ROWS, &|rows| block(rows).hides(&self.p.shape, self.rule, &self.keys)) {
-            let block = RowBlock::new(&self.p.shape, V::LANES, self.batch, self.kv_head, rows);
-            self.row_block(v, factors, &block, &mut tile);
+        let Sweep { p, rule, batch, kv_head, .. } = *self;
+        let block = |rows: &Range<usize>| RowBlock::new(&p.shape, V::LANES, batch, kv_head, rows.clone());
+        for rows in seen(self.rows.clone(), ROWS, &|rows| block(rows).hides(&p.shape, rule, &self.keys)) {
+            self.row_block(v, factors, &block(&rows), &mut tile);
         }
     }
 
